@@ -1,0 +1,1 @@
+"""The arithmetic of compression: tensors in, tensors out, no wiring."""

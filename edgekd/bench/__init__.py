@@ -1,0 +1,1 @@
+"""Latency by one protocol that is stored with every number."""

@@ -1,0 +1,1 @@
+"""Training, calibration and validation samples from files or a user's own loaders."""

@@ -1,0 +1,1 @@
+"""ONNX, the proof that it equals the model, and the bundle."""

@@ -1,0 +1,1 @@
+"""Rewrites of an exported program that leave its output as it is."""

@@ -1,0 +1,1 @@
+"""Reading models safely, and writing them so that others can."""

@@ -1,0 +1,1 @@
+"""What production imports: numpy and the runtime, no torch."""
