@@ -1,0 +1,101 @@
+"""What a target device can do: profiles shipped with edgekd, or the user's own YAML file."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from edgekd.errors import ProfileError
+from edgekd.settings import Settings, SettingsError, nearest, read
+
+Runtime = Literal["onnxruntime", "tensorrt"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+class DeviceProfile(Settings):
+    """One device, and where each of its figures comes from.
+
+    ``opset`` is the newest ONNX operator set that the device's runtime reads. ``threads`` is the
+    number of threads that latency is measured with. ``recipe`` is the shipped recipe used when
+    none is asked for. ``channel_multiple`` is the channel count step that the runtime's INT8
+    kernels fill completely. ``memory_gib`` is memory in GiB, None where it varies.
+    ``sources`` maps a field to the document that says so.
+    """
+
+    name: Name
+    title: Annotated[str, Field(min_length=1)]
+    updated: date
+    runtime: Runtime
+    opset: Annotated[int, Field(ge=13, strict=True)]  # 13: first with per-channel Q/DQ
+    aliases: tuple[Name, ...] = ()
+    threads: Count = 1
+    recipe: Name = "int8-distilled"
+    channel_multiple: Count = 1
+    memory_gib: Annotated[float, Field(gt=0, strict=True)] | None = None
+    compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    notes: str = ""
+    sources: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_name_fields(cls, sources: dict[str, str]) -> dict[str, str]:
+        for field in sources:
+            if field not in cls.model_fields:
+                hint = nearest(field, cls.model_fields)
+                raise ValueError(f"key {field!r} is not a field of the profile{hint}")
+        return sources
+
+
+def data_root() -> Path:
+    """Return the folder of shipped data, which has two homes.
+
+    A wheel carries it as ``edgekd/_profiles``; in a checkout it is ``profiles`` beside ``edgekd``.
+    """
+    package = Path(__file__).parent
+    installed = package / "_profiles"
+    return installed if installed.is_dir() else package.parent / "profiles"
+
+
+def is_file_name(name_or_path: str) -> bool:
+    """Tell a path (``./board.yaml``) from the name of something shipped."""
+    path = Path(name_or_path)
+    return path.suffix.lower() in (".yaml", ".yml") or path.name != name_or_path
+
+
+def list_profiles() -> tuple[DeviceProfile, ...]:
+    """Return every shipped profile, by name."""
+    folder = data_root() / "devices"
+    return tuple(_read_profile(path) for path in sorted(folder.glob("*.yaml")))
+
+
+def load_profile(name_or_path: str) -> DeviceProfile:
+    """Return the profile of a shipped name, an alias or a YAML file.
+
+    Raises ProfileError for an unknown name, or with every mistake of the file.
+    """
+    if is_file_name(name_or_path):
+        return _read_profile(Path(name_or_path))
+    profiles = {name: profile for profile in list_profiles() for name in _names(profile)}
+    wanted = name_or_path.lower()
+    if wanted not in profiles:
+        names = ", ".join(sorted({profile.name for profile in profiles.values()}))
+        hint = nearest(wanted, profiles)
+        raise ProfileError(
+            f"unknown target {name_or_path!r}{hint}; shipped: {names}; or give a YAML file"
+        )
+    return profiles[wanted]
+
+
+def _names(profile: DeviceProfile) -> tuple[str, ...]:
+    return (profile.name, *profile.aliases)
+
+
+def _read_profile(path: Path) -> DeviceProfile:
+    try:
+        return read(path, DeviceProfile)
+    except SettingsError as error:
+        raise ProfileError(f"device profile {path}: {error}") from None

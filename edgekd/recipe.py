@@ -1,0 +1,114 @@
+"""What to do to a model, as typed settings: a recipe is data and cannot run code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import yaml
+from pydantic import Field
+
+from edgekd.device import DeviceProfile, data_root, is_file_name
+from edgekd.errors import RecipeError
+from edgekd.settings import Number, Settings, SettingsError, nearest, read
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+class Calibration(Settings):
+    """How activation ranges are found: ``samples`` training inputs seen by ``method``."""
+
+    samples: Count = 512
+    method: Literal["minmax", "percentile", "mse"] = "mse"
+
+
+class Distill(Settings):
+    """Quantization-aware training against the original model's outputs.
+
+    ``loss``: ``kl`` compares class probabilities at ``temperature``, ``mse`` raw outputs;
+    ``auto`` is ``kl`` for class logits and ``mse`` otherwise. ``hard_label_weight`` (0 to 1) is
+    the share of the labels' cross entropy. ``augment`` applies to images only.
+    """
+
+    loss: Literal["auto", "kl", "mse"] = "auto"
+    temperature: Annotated[Number, Field(gt=0)] = 4.0
+    hard_label_weight: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    epochs: Count = 6
+    batch_size: Count = 64
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
+    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
+
+
+class QuantizeStage(Settings):
+    """INT8 weights and activations; ``distill: null`` is post-training quantization only."""
+
+    stage: Literal["quantize"]
+    calibration: Calibration = Calibration()
+    learn_step_sizes: Annotated[bool, Field(strict=True)] = True
+    distill: Distill | None = Distill()
+
+
+# One kind so far. With a second one this becomes
+# Annotated[QuantizeStage | PruneStage, Field(discriminator="stage")]; pydantic wants two for that.
+Stage: TypeAlias = QuantizeStage
+
+
+class Recipe(Settings):
+    """The stages, in the order they run, and the seed of everything random in them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+
+
+def list_recipes() -> tuple[str, ...]:
+    """Return the names of the shipped recipes."""
+    return tuple(sorted(path.stem for path in (data_root() / "recipes").glob("*.yaml")))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Return a shipped recipe by name, or one from a YAML file.
+
+    Raises RecipeError for an unknown name, or with every mistake of the file.
+    """
+    if is_file_name(name_or_path):
+        return _read_recipe(Path(name_or_path))
+    names = list_recipes()
+    if name_or_path not in names:
+        raise RecipeError(
+            f"unknown recipe {name_or_path!r}{nearest(name_or_path, names)}; "
+            f"shipped: {', '.join(names)}; or give a YAML file"
+        )
+    return _read_recipe(data_root() / "recipes" / f"{name_or_path}.yaml")
+
+
+def recipe_to_yaml(recipe: Recipe) -> str:
+    """Return YAML that ``load_recipe`` reads back as an equal recipe."""
+    data = recipe.model_dump(mode="json")
+    ordered = {key: data[key] for key in ("name", "seed", "stages")}
+    return yaml.safe_dump(ordered, sort_keys=False)
+
+
+def check_recipe(recipe: Recipe, profile: DeviceProfile) -> None:
+    """Raise RecipeError when the stages cannot run in this order for this device."""
+    mistakes = _order_mistakes([stage.stage for stage in recipe.stages])
+    if mistakes:
+        raise RecipeError(f"recipe {recipe.name} for {profile.name}: {'; '.join(mistakes)}")
+
+
+def _order_mistakes(kinds: list[str]) -> list[str]:
+    """Name what is out of place; ``quantize`` fixes the weights' grid, so nothing may follow."""
+    mistakes = []
+    for index, kind in enumerate(kinds):
+        if kind in kinds[:index]:
+            mistakes.append(f"stages[{index}]: {kind} runs at most once")
+        elif kind == "quantize" and any(later != "quantize" for later in kinds[index + 1 :]):
+            mistakes.append(f"stages[{index}]: quantize must be the last stage")
+    return mistakes
+
+
+def _read_recipe(path: Path) -> Recipe:
+    try:
+        return read(path, Recipe)
+    except SettingsError as error:
+        raise RecipeError(f"recipe {path}: {error}") from None

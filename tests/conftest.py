@@ -1,0 +1,53 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def run_python() -> RunCli:
+    """Run a fresh Python that finds the packages of this checkout, whatever is installed."""
+
+    def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        paths = [str(ROOT), str(ROOT / "cli"), str(ROOT / "hardware")]
+        paths += [env.pop("PYTHONPATH")] if "PYTHONPATH" in env else []
+        settings = {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "120", **env}
+        return subprocess.run(
+            [sys.executable, *args],
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_cli(run_python: RunCli) -> RunCli:
+    """Run the real command line: ``run_cli("targets", "--json", NO_COLOR="1")``."""
+
+    def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return run_python("-m", "edgekd_cli", *args, **env)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Public models and data beside the repository; tests that need them skip without."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "models").is_dir():
+        pytest.skip("needs the public models and data in ../shared")
+    return folder

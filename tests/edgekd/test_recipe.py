@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekd.device import load_profile
+from edgekd.errors import RecipeError
+from edgekd.recipe import (
+    Calibration,
+    Distill,
+    QuantizeStage,
+    Recipe,
+    check_recipe,
+    load_recipe,
+    recipe_to_yaml,
+)
+from edgekd.settings import parse, validate
+
+counts = st.integers(1, 10**9)
+positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+distills = st.builds(
+    Distill,
+    loss=st.sampled_from(["auto", "kl", "mse"]),
+    temperature=positive,
+    hard_label_weight=st.floats(0, 1),
+    epochs=counts,
+    batch_size=counts,
+    learning_rate=positive,
+    augment=st.sampled_from(["none", "crop", "crop-flip"]),
+)
+stages = st.builds(
+    QuantizeStage,
+    stage=st.just("quantize"),
+    calibration=st.builds(
+        Calibration, samples=counts, method=st.sampled_from(["minmax", "percentile", "mse"])
+    ),
+    learn_step_sizes=st.booleans(),
+    distill=st.none() | distills,
+)
+recipes = st.builds(
+    Recipe,
+    name=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
+    seed=st.integers(0, 2**32 - 1),
+    stages=st.lists(stages, min_size=1, max_size=3).map(tuple),
+)
+
+
+def read_text(tmp_path: Path, text: str) -> Recipe:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return load_recipe(str(path))
+
+
+@given(recipes)
+def test_written_recipes_load_back_equal(recipe: Recipe) -> None:
+    assert validate(parse(recipe_to_yaml(recipe)), Recipe) == recipe
+
+
+def test_shipped_recipe_states_the_defaults() -> None:
+    shipped = load_recipe("int8-distilled")
+    assert shipped == Recipe(name="int8-distilled", stages=(QuantizeStage(stage="quantize"),))
+
+
+def test_null_distill_is_post_training_quantization(tmp_path: Path) -> None:
+    recipe = read_text(tmp_path, "name: ptq\nstages: [{stage: quantize, distill: null}]")
+    assert recipe.stages[0].distill is None
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
+    text = "name: a\nstages: [{stage: quantize, distill: {learning_rate: 1e-4, temperature: 2}}]"
+    distill = read_text(tmp_path, text).stages[0].distill
+    assert distill is not None
+    assert (distill.learning_rate, distill.temperature) == (1e-4, 2.0)
+
+
+def test_every_mistake_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_text(
+            tmp_path,
+            "name: a b\nsed: 1\nstages:\n"
+            "  - stage: quantise\n"
+            "    calibration: {samples: 0, methods: mse}\n"
+            "    distill: {temperature: 0, hard_label_weight: yes, epochs: 2.5, batch_size: yes}\n",
+        )
+    message = str(caught.value)
+    assert "\n" not in message
+    for mistake in (
+        "sed: unknown key (did you mean seed?)",
+        "name: ",
+        "stages[0].stage: 'quantise' is not one of quantize (did you mean quantize?)",
+        "stages[0].calibration.samples: should be greater than or equal to 1, not 0",
+        "stages[0].calibration.methods: unknown key (did you mean method?)",
+        "stages[0].distill.temperature: should be greater than 0, not 0",
+        "stages[0].distill.hard_label_weight: should be a number, not True",
+        "stages[0].distill.epochs: ",
+        "stages[0].distill.batch_size: ",
+    ):
+        assert mistake in message
+    assert message.count("; ") == 8
+    assert "Tuple" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty file"),
+        ("name: a", "stages: is missing"),
+        ("name: a\nstages: []", "stages: needs at least one entry"),
+        ("name: a\nstages: 3", "stages: should be a list"),
+        ("name: a\nstages: [3]", r"stages\[0\]: should be keys with values"),
+        ("name: a\nstages: [{distill: null}]", r"stages\[0\].stage: is missing"),
+        ("name: a\nname: b\nstages: []", "line 2: key 'name' is given twice"),
+        ("name: a\nstages: [{stage: quantize, distill: {epochs: 1, epochs: 2}}]", "given twice"),
+        ("name: a\nstages: [{stage: quantize, distill: {temperature: .nan}}]", "temperature"),
+        ("name: a\nstages: [{stage: quantize, distill: {temperature: 1e400}}]", "temperature"),
+        ("name: a\nstages: !!python/name:os.system", "could not determine a constructor"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_broken_recipes(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        read_text(tmp_path, text)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_recipe_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "any.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(RecipeError, match=r"did you mean int8-distilled\?"):
+        load_recipe("int8-distiled")
+
+
+@pytest.mark.parametrize("target", ["cpu", "jetson"])
+def test_quantize_runs_once(target: str) -> None:
+    stage = QuantizeStage(stage="quantize")
+    profile = load_profile(target)
+    check_recipe(Recipe(name="once", stages=(stage,)), profile)
+    with pytest.raises(RecipeError, match=r"stages\[1\]: quantize runs at most once"):
+        check_recipe(Recipe(name="twice", stages=(stage, stage)), profile)
