@@ -1,1 +1,16 @@
-"""What production imports: numpy and the runtime, no torch."""
+"""What production imports: read a bundle, prove that it is intact, run its models.
+
+Needs numpy and onnxruntime only, and Python 3.8 or later, because it runs on the devices.
+
+    from edgekd.runtime import load
+
+    model = load("bundle")
+    logits = model(model.preprocess(images))
+"""
+
+from __future__ import annotations
+
+from edgekd.runtime.manifest import Manifest
+from edgekd.runtime.session import Model, load
+
+__all__ = ["Manifest", "Model", "load"]

@@ -1,0 +1,203 @@
+"""What ``manifest.json`` says, checked field by field. Pure: no file is opened here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgekd.errors import BundleError, DataError
+from edgekd.preprocessing import ImagePreprocessing
+from edgekd.runtime.tensors import DTYPES
+from edgekd.spec import ModelSpec
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+TASKS = ("classification", "other")
+FIELDS = ("name", "target", "files", "models", "spec", "preprocessing", "classes", "task")
+
+# A list of what is allowed also refuses separators, drives, "..", and names that hide.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file of the bundle must be: its SHA-256 (64 hex digits) and its length in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle's manifest: what reading needs, typed, and everything else in ``data``.
+
+    ``models`` names a file for every role (``compressed``, ``baseline``); ``preprocessing`` is
+    keyed by input name and may be empty; ``data`` is the whole manifest as plain JSON data.
+    """
+
+    format_version: int
+    name: str
+    target: Mapping[str, Any]
+    files: Mapping[str, FileEntry]
+    models: Mapping[str, str]
+    spec: ModelSpec
+    preprocessing: Mapping[str, ImagePreprocessing]
+    classes: tuple[str, ...] | None
+    task: str
+    data: Mapping[str, Any] = field(repr=False)
+
+
+def is_plain_name(name: object) -> bool:
+    """Return whether ``name`` can be a file of a bundle: no path, not the manifest itself."""
+    return (
+        isinstance(name, str)
+        and _PLAIN_NAME.fullmatch(name) is not None
+        and name.lower() != MANIFEST_NAME
+    )
+
+
+def parse_manifest(data: object) -> Manifest:
+    """Check plain JSON data and return it as a Manifest.
+
+    Raises BundleError that names the field: another format version, a missing or ill-typed
+    field, a file name that leaves the folder, a model that is not among the files.
+    """
+    fields = _mapping(data, "its content")
+    _check_version(fields)
+    missing = [name for name in FIELDS if name not in fields]
+    if missing:
+        raise BundleError(f"{MANIFEST_NAME} lacks {', '.join(missing)}: write the bundle again")
+    files = _files(fields["files"])
+    spec = _spec(fields["spec"])
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=_text(fields["name"], "name"),
+        target=_target(fields["target"]),
+        files=files,
+        models=_models(fields["models"], files),
+        spec=spec,
+        preprocessing=_preprocessing(fields["preprocessing"], spec),
+        classes=_classes(fields["classes"]),
+        task=_task(fields["task"]),
+        data=fields,
+    )
+
+
+def _need(condition: bool, name: str, wanted: str) -> None:
+    if not condition:
+        raise BundleError(f"{MANIFEST_NAME}: {name} must be {wanted}")
+
+
+def _mapping(value: object, name: str) -> dict[str, Any]:
+    _need(isinstance(value, dict), name, "a JSON object")
+    return value  # type: ignore[return-value]  # JSON objects have string keys
+
+
+def _text(value: object, name: str) -> str:
+    _need(isinstance(value, str) and value != "", name, "a text that is not empty")
+    return str(value)
+
+
+def _check_version(fields: Mapping[str, Any]) -> None:
+    version = fields.get("format_version")
+    if type(version) is not int:
+        raise BundleError(f"{MANIFEST_NAME} lacks a whole number format_version: not a bundle")
+    if version != FORMAT_VERSION:
+        todo = "update edgekd" if version > FORMAT_VERSION else "write the bundle again"
+        raise BundleError(
+            f"the bundle has format {version}, this edgekd reads format {FORMAT_VERSION}: {todo}"
+        )
+
+
+def _target(value: object) -> Mapping[str, Any]:
+    target = _mapping(value, "target")
+    _text(target.get("name"), "target.name")
+    _text(target.get("runtime"), "target.runtime")
+    return target
+
+
+def _files(value: object) -> Mapping[str, FileEntry]:
+    files = {}
+    for name, entry in _mapping(value, "files").items():
+        _need(is_plain_name(name), f"files: {name!r}", "a plain file name inside the bundle")
+        files[name] = _file(_mapping(entry, f"files.{name}"), f"files.{name}")
+    return files
+
+
+def _file(entry: Mapping[str, Any], name: str) -> FileEntry:
+    sha256, size = entry.get("sha256", ""), entry.get("bytes", -1)
+    is_hash = isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
+    _need(is_hash, f"{name}.sha256", "64 lower-case hexadecimal digits")
+    _need(type(size) is int and size >= 0, f"{name}.bytes", "a whole number of bytes")
+    return FileEntry(sha256, size)
+
+
+def _models(value: object, files: Mapping[str, FileEntry]) -> Mapping[str, str]:
+    models = _mapping(value, "models")
+    _need("compressed" in models, "models", "an object with the entry 'compressed'")
+    for role, name in models.items():
+        _need(isinstance(name, str) and name in files, f"models.{role}", "one of the files listed")
+    return models
+
+
+def _spec(value: object) -> ModelSpec:
+    spec = _mapping(value, "spec")
+    for side in ("inputs", "outputs"):
+        tensors = spec.get(side, [])
+        _need(isinstance(tensors, list) and tensors != [], f"spec.{side}", "a list of tensors")
+        names = [_tensor_name(tensor, f"spec.{side}[{i}]") for i, tensor in enumerate(tensors)]
+        _need(len(set(names)) == len(names), f"spec.{side}", "tensors of different names")
+    return ModelSpec.from_dict(spec)
+
+
+def _tensor_name(value: object, name: str) -> str:
+    """Check one tensor of the spec and return its name."""
+    tensor = _mapping(value, name)
+    _need(tensor.get("dtype") in DTYPES.values(), f"{name}.dtype", "a numpy dtype name")
+    shape = tensor.get("shape")
+    _need(
+        isinstance(shape, list)
+        and all(size is None or (type(size) is int and size > 0) for size in shape),
+        f"{name}.shape",
+        "a list of positive whole numbers or null",
+    )
+    return _text(tensor.get("name"), f"{name}.name")
+
+
+def _preprocessing(value: object, spec: ModelSpec) -> Mapping[str, ImagePreprocessing]:
+    steps = {}
+    for name, entry in _mapping(value, "preprocessing").items():
+        where = f"preprocessing.{name}"
+        _need(name in [tensor.name for tensor in spec.inputs], where, "named like an input")
+        step = _mapping(entry, where)
+        _text(step.get("layout"), f"{where}.layout")
+        for key in ("mean", "std"):
+            _need(_are_numbers(step.get(key)), f"{where}.{key}", "a list of finite numbers")
+        try:
+            steps[name] = ImagePreprocessing.from_dict(step)
+        except DataError as error:
+            raise BundleError(f"{MANIFEST_NAME}: {where}: {error}") from error
+    return steps
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(
+        type(number) in (int, float) and math.isfinite(number) for number in value
+    )
+
+
+def _classes(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    _need(is_names, "classes", "a list of names or null")
+    return tuple(value)  # type: ignore[arg-type]  # checked above
+
+
+def _task(value: object) -> str:
+    _need(isinstance(value, str) and value in TASKS, "task", f"one of {', '.join(TASKS)}")
+    return str(value)
