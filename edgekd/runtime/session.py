@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _ERRORS_ONLY = 3  # ONNX Runtime's severity: its warnings would land on the user's terminal
+_NOTHING = 4
 
 
 def load(
@@ -67,6 +68,8 @@ class Model:
         self._session = session
         self._inputs = Inputs(self.spec.inputs)
         self._outputs = [tensor.name for tensor in self.spec.outputs]
+        self._run_options = ort.RunOptions()
+        self._run_options.log_severity_level = _NOTHING  # a failed run raises, it need not log
 
     def __call__(self, /, *arrays: Any, **named: Any) -> Any:
         """Run the model on its inputs, by position (``model(a, b)``) or by name (``model(x=a)``).
@@ -82,7 +85,7 @@ class Model:
             raise BundleError("this model is closed; load the bundle again")
         feed = self._inputs.bind(arrays, named)
         try:
-            outputs = session.run(self._outputs, feed)
+            outputs = session.run(self._outputs, feed, self._run_options)
         except Exception as error:  # ONNX Runtime's errors have no base class of their own
             raise DataError(f"the model cannot run on this input: {one_line(error)}") from error
         if len(outputs) == 1:

@@ -59,7 +59,7 @@ def test_explains_an_input_that_does_not_fit(bundle: Path, value: Any, message: 
         load(bundle)(value)
 
 
-def test_explains_wrong_arguments(pair_bundle: Path) -> None:
+def test_explains_wrong_arguments(pair_bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = load(pair_bundle)
     a = np.ones((2, 3), np.float32)
     with pytest.raises(DataError, match=r"takes 2 inputs \(a, b\), not 1"):
@@ -73,6 +73,7 @@ def test_explains_wrong_arguments(pair_bundle: Path) -> None:
     with pytest.raises(DataError, match="cannot run on this input") as caught:
         model(a, np.ones((5, 3), np.float32))
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_preprocesses_as_the_manifest_says(bundle: Path) -> None:
