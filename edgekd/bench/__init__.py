@@ -1,1 +1,21 @@
-"""Latency by one protocol that is stored with every number."""
+"""Measure latency so that the number means something. numpy and onnxruntime only.
+
+``measure`` times models against each other as a duet; a ``LatencyReport`` carries its samples,
+its protocol and its machine.
+"""
+
+from __future__ import annotations
+
+from edgekd.bench.measurement import LatencyReport, ModelLatency, ensure_comparable
+from edgekd.bench.protocol import Protocol
+from edgekd.bench.runner import measure
+from edgekd.bench.stats import percentile
+
+__all__ = [
+    "LatencyReport",
+    "ModelLatency",
+    "Protocol",
+    "ensure_comparable",
+    "measure",
+    "percentile",
+]

@@ -1,0 +1,65 @@
+"""How latency is measured: the numbers that two measurements must share to be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from edgekd.errors import MeasurementError
+
+VERSION = "duet-1"
+"""The rules of the worker. Change it with them: reports of two versions cannot be compared.
+
+duet-1: every process loads all models, warms up, then calls each of them once a round in random
+order and times each call alone. ONNX Runtime runs sequentially, its threads do not spin, and
+Python's garbage collector rests.
+"""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A duet of single calls; raises MeasurementError for values that make no sense.
+
+    ``threads`` of one call; ``batch`` samples in one call; ``processes`` fresh processes, one
+    after another; ``rounds`` timed calls of each model in a process; ``warmup_ms`` milliseconds
+    of untimed calls for each model in a process; ``seed`` of inputs and order.
+    """
+
+    threads: int = 1
+    batch: int = 1
+    processes: int = 5
+    rounds: int = 200
+    warmup_ms: float = 200.0
+    seed: int = 0
+    version: str = VERSION
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "batch", "processes", "rounds"):
+            _need(_is_whole(getattr(self, name), 1), f"{name} must be a whole number above 0")
+        _need(_is_whole(self.seed, 0), "seed must be a whole number, 0 or more")
+        warmup = self.warmup_ms
+        is_time = type(warmup) in (int, float) and math.isfinite(warmup) and warmup >= 0
+        _need(is_time, "warmup_ms must be 0 or more milliseconds")
+        _need(self.version == VERSION, f"version is {self.version!r}, this edgekd has {VERSION!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Protocol:
+        """Read what ``to_dict`` wrote; raises MeasurementError on other data."""
+        names = {field.name for field in fields(cls)}
+        _need(set(data) == names, f"needs exactly {', '.join(sorted(names))}")
+        return cls(**data)
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _need(condition: bool, problem: str) -> None:
+    if not condition:
+        raise MeasurementError(f"latency protocol: {problem}")

@@ -1,0 +1,112 @@
+"""Measure a duet: start the processes one after another and put their samples together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import edgekd
+from edgekd.bench.machine import fingerprint
+from edgekd.bench.measurement import LatencyReport, summarise
+from edgekd.bench.protocol import Protocol
+from edgekd.errors import MeasurementError
+from edgekd.progress import Progress, Silent
+
+
+def measure(
+    models: Mapping[str, Path],
+    *,
+    baseline: str,
+    protocol: Protocol | None = None,
+    progress: Progress | None = None,
+    timeout_s: float = 3600.0,
+) -> LatencyReport:
+    """Time ONNX files (name -> path) against each other on ONNX Runtime's CPU.
+
+    All of them must take the same inputs. ``baseline`` names the model that the ratios refer to.
+    ``timeout_s`` is for one process, in seconds; ``progress`` is advanced once for each.
+
+    Raises MeasurementError when a file is missing, a model cannot be loaded or run, the inputs
+    differ, or a process crashes or takes too long.
+    """
+    protocol, progress = protocol or Protocol(), progress or Silent()
+    paths = _checked(models, baseline)
+    answers = []
+    with progress.task("Measuring latency", protocol.processes) as advance:
+        for process in range(protocol.processes):
+            job = {"models": paths, "protocol": protocol.to_dict(), "process": process}
+            answers.append(_run_worker(job, timeout_s))
+            advance(1)
+    samples_ms = {
+        name: [[ns / 1e6 for ns in answer["samples_ns"][name]] for answer in answers]
+        for name in models
+    }
+    return LatencyReport(
+        protocol=protocol,
+        machine=fingerprint(),
+        runtime=answers[0]["runtime"],
+        baseline=baseline,
+        models=summarise(samples_ms, baseline),
+    )
+
+
+def _checked(models: Mapping[str, Path], baseline: str) -> dict[str, str]:
+    if baseline not in models:
+        raise MeasurementError(f"the baseline {baseline!r} is not among {', '.join(models)}")
+    missing = [str(path) for path in models.values() if not Path(path).is_file()]
+    if missing:
+        raise MeasurementError(f"there is no model file {missing[0]}")
+    return {name: str(Path(path).resolve()) for name, path in models.items()}
+
+
+def _run_worker(job: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Run one fresh process to its end and return its answer."""
+    # -P: whatever lies in the user's current folder must not shadow a module.
+    command = [sys.executable, "-P", "-m", "edgekd.bench.worker"]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(job),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=_environment(),
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MeasurementError(
+            f"a measuring process took more than {timeout_s:g} s; use fewer rounds"
+        ) from error
+    if done.returncode != 0:
+        raise MeasurementError(_why(done.returncode, done.stderr))
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def _environment() -> dict[str, str]:
+    """Return this environment, with the folder that this very edgekd is imported from."""
+    root = str(Path(edgekd.__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+
+
+def _why(code: int, stderr: str) -> str:
+    """Return the last line that a worker left, or the signal that ended it."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    if code < 0:
+        return f"a measuring process was ended by {_signal_name(-code)}; is there enough memory?"
+    return lines[-1] if lines else f"a measuring process ended with exit code {code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

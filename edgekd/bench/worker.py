@@ -1,0 +1,163 @@
+"""One fresh process of a duet: ``python -m edgekd.bench.worker``, a job as JSON on stdin.
+
+The job is ``{"models": {name: path}, "protocol": {...}, "process": index}``; the answer on stdout
+is ``{"runtime": str, "samples_ns": {name: [int, ...]}}``. What goes wrong is one line on stderr
+and exit code 2.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from edgekd.bench.protocol import Protocol
+from edgekd.errors import MeasurementError
+from edgekd.runtime.tensors import describe, one_line
+from edgekd.spec import TensorSpec
+
+Feed = dict[str, npt.NDArray[Any]]
+Call = Callable[[], object]
+
+
+def main() -> int:
+    """Read the job, run it, write the answer; return the exit code."""
+    job = json.load(sys.stdin)
+    try:
+        answer = run(job["models"], Protocol.from_dict(job["protocol"]), job["process"])
+    except MeasurementError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(json.dumps(answer))
+    return 0
+
+
+def run(models: Mapping[str, str], protocol: Protocol, process: int) -> dict[str, Any]:
+    """Load ``models`` (name -> path), warm them up and time the rounds of one process.
+
+    Raises MeasurementError when a model cannot be loaded or run, or when the models do not take
+    the same inputs.
+    """
+    sessions = {name: _open(name, path, protocol.threads) for name, path in models.items()}
+    feed = random_feed(_shared_inputs(sessions, protocol.batch), protocol.seed)
+    calls = {name: _call(session, feed) for name, session in sessions.items()}
+    for name, call in calls.items():
+        _warm_up(name, call, protocol.warmup_ms)
+    order = random.Random(f"{protocol.seed}-{process}")
+    return {
+        "runtime": f"onnxruntime {ort.__version__} CPU",
+        "samples_ns": time_rounds(calls, protocol.rounds, order),
+    }
+
+
+def time_rounds(
+    calls: Mapping[str, Call], rounds: int, order: random.Random
+) -> dict[str, list[int]]:
+    """Call everything once a round in random order; return name -> nanoseconds of each round."""
+    samples: dict[str, list[int]] = {name: [] for name in calls}
+    schedule = [order.sample(sorted(calls), len(calls)) for _ in range(rounds)]
+    gc.collect()
+    gc.disable()
+    try:
+        for names in schedule:
+            for name in names:
+                call = calls[name]
+                start = perf_counter_ns()
+                result = call()
+                stop = perf_counter_ns()
+                del result  # freed outside the timing
+                samples[name].append(stop - start)
+    finally:
+        gc.enable()
+    return samples
+
+
+def random_feed(inputs: Mapping[str, TensorSpec], seed: int) -> Feed:
+    """Return input name -> array: normal floats, or integers 0 and 1.
+
+    0 and 1 are valid as token ids, token types and masks alike. Raises MeasurementError for a
+    dtype that is not a number.
+    """
+    rng = np.random.default_rng(seed)
+    feed = {}
+    for name, tensor in sorted(inputs.items()):
+        shape = [size or 0 for size in tensor.shape]  # every axis is known here
+        if tensor.dtype.startswith("float"):
+            values: npt.NDArray[Any] = rng.standard_normal(shape)
+        elif tensor.dtype.startswith(("int", "uint", "bool")):
+            values = rng.integers(0, 2, shape)
+        else:
+            raise MeasurementError(f"input {name!r} is {tensor.dtype}, which cannot be made up")
+        feed[name] = values.astype(tensor.dtype)
+    return feed
+
+
+def _open(name: str, path: str, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # Threads that spin after a call would take the core from the other model's next call.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        raise MeasurementError(f"model {name!r} cannot be loaded: {one_line(error)}") from error
+
+
+def _shared_inputs(sessions: Mapping[str, Any], batch: int) -> dict[str, TensorSpec]:
+    """Return the inputs, with every axis known, that all models take alike."""
+    first, *others = sessions
+    inputs = _inputs(first, sessions[first], batch)
+    for name in others:
+        found = _inputs(name, sessions[name], batch)
+        if found != inputs:
+            one, other = (", ".join(map(str, specs.values())) for specs in (inputs, found))
+            raise MeasurementError(
+                f"the models take different inputs: {first} has {one}; {name} has {other}"
+            )
+    return inputs
+
+
+def _inputs(name: str, session: Any, batch: int) -> dict[str, TensorSpec]:
+    tensors = [describe(argument) for argument in session.get_inputs()]
+    return {tensor.name: _with_batch(name, tensor, batch) for tensor in tensors}
+
+
+def _with_batch(name: str, tensor: TensorSpec, batch: int) -> TensorSpec:
+    """Fix the batch axis, which is the first one; raise MeasurementError for other open axes."""
+    first, *rest = tensor.shape or (batch,)
+    if None in rest:
+        raise MeasurementError(f"model {name!r}: an axis besides the batch is open in {tensor}")
+    if first not in (None, batch):
+        raise MeasurementError(f"model {name!r} takes {tensor}, not batches of {batch}")
+    return TensorSpec(tensor.name, tensor.dtype, (batch, *rest) if tensor.shape else ())
+
+
+def _call(session: Any, feed: Feed) -> Call:
+    outputs = [tensor.name for tensor in session.get_outputs()]
+    return lambda: session.run(outputs, feed)
+
+
+def _warm_up(name: str, call: Call, milliseconds: float) -> None:
+    """Call for at least so long and at least three times."""
+    start, calls = perf_counter_ns(), 0
+    while calls < 3 or perf_counter_ns() - start < milliseconds * 1e6:
+        try:
+            call()
+        except Exception as error:  # ONNX Runtime's errors have no base class of their own
+            raise MeasurementError(f"model {name!r} cannot run: {one_line(error)}") from error
+        calls += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
