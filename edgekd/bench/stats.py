@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Samples = Sequence[Sequence[float]]
+Samples = Sequence[Sequence[float]] | npt.NDArray[Any]
 """Positive times, one row of rounds for every process: ``(processes, rounds)``."""
 
 

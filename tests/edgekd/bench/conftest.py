@@ -26,7 +26,7 @@ def make_model(tmp_path: Path) -> Make:
         input_name: str = "x",
     ) -> Path:
         names = [input_name, *(f"t{i}" for i in range(depth - 1)), "y"]
-                graph = helper.make_graph(
+        graph = helper.make_graph(
             [helper.make_node(op, [a], [b]) for a, b in pairwise(names)],
             "chain",
             [helper.make_tensor_value_info(input_name, dtype, list(shape))],
