@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from edgekd.errors import ModelError
 from edgekd.model.load import OpenedModel
 from edgekd.model.signature import check_stateless_inference, read_spec
-from edgekd.model.trace import Example, batch_of_two, export_batched, quiet, run
+from edgekd.model.trace import EXAMPLE_BATCH, Example, batch_of_two, export_batched, quiet, run
 from edgekd.spec import ModelSpec
+
+_UNLIMITED = 2**31  # a batch limit above this is none; torch writes infinity
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,21 @@ def _program(opened: OpenedModel, example: Example) -> torch.export.ExportedProg
     if opened.module is not None:
         return export_batched(opened.module, example)
     assert opened.program is not None  # OpenedModel has one of the two
-    with quiet():
-        module = opened.program.module(check_guards=False)
+    module = callable_module(opened.program)
     if _has_free_batch(opened.program):
         run(module, example)
         return opened.program
     return _free_batch(opened, module, example)
+
+
+def callable_module(program: torch.export.ExportedProgram) -> nn.Module:
+    """Return the program as a module that takes other input shapes than at its export."""
+    with quiet():
+        module: nn.Module = program.module(check_guards=False)
+    # torch puts the comparison into a hook even without guards.
+    module._forward_pre_hooks.clear()
+    module._forward_pre_hooks_with_kwargs.clear()
+    return module
 
 
 def _has_free_batch(program: torch.export.ExportedProgram) -> bool:
@@ -84,7 +95,8 @@ def _has_free_batch(program: torch.export.ExportedProgram) -> bool:
         batches.add(batch.node.expr)
     limits = [program.range_constraints.get(batch) for batch in batches]
     return len(batches) == 1 and all(
-        limit is None or (limit.lower <= 2 and not limit.upper.is_finite) for limit in limits
+        limit is None or bool(limit.lower <= EXAMPLE_BATCH and limit.upper > _UNLIMITED)
+        for limit in limits
     )
 
 
@@ -129,7 +141,7 @@ def _rows_are_independent(program: torch.export.ExportedProgram, example: Exampl
 
     A batch size baked into the graph may broadcast silently instead of failing.
     """
-    module = program.module(check_guards=False)
+    module = callable_module(program)
     rows = torch.tensor([0, 1, 0])
     two = torch.utils._pytree.tree_leaves(run(module, example))
     three = torch.utils._pytree.tree_leaves(run(module, tuple(x[rows] for x in example)))

@@ -1,0 +1,147 @@
+"""Open data of any supported kind as disjoint training, calibration and validation samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.data.factory import read_factory
+from edgekd.data.fingerprint import digests, fingerprint, overlap_notes
+from edgekd.data.image_folder import read_image_folder
+from edgekd.data.images import (
+    ImageSize,
+    check_image_size,
+    find_image,
+    preprocessing_for,
+    refuse_normalisation,
+)
+from edgekd.data.npz import read_npz
+from edgekd.data.samples import Array, Indices, Samples, StoredSamples
+from edgekd.data.splits import calibration_count, hold_out, validation_count
+from edgekd.errors import DataError
+from edgekd.model.user_code import is_factory
+from edgekd.preprocessing import ImagePreprocessing
+
+__all__ = ["Dataset", "Samples", "open_data"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples in three disjoint sets, and how to turn them into network inputs.
+
+    ``preprocessing`` is for the input called ``image_input`` (uint8 images); both are None when
+    inputs are taken as they are. ``fingerprints`` has ``count``, ``sha256`` and ``source`` for each
+    of train, calibration and validation. ``notes`` are warnings for the user, one line each.
+    """
+
+    train: Samples
+    calibration: Samples
+    validation: Samples
+    preprocessing: ImagePreprocessing | None
+    classes: tuple[str, ...] | None
+    fingerprints: dict[str, dict[str, Any]]
+    image_input: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def example(self, batch: int = 2) -> dict[str, Array]:
+        """Return ``batch`` calibration samples as network inputs, repeated if there are few."""
+        return self.inputs(self.calibration, np.arange(batch) % len(self.calibration))[0]
+
+    def inputs(self, samples: Samples, indices: Indices) -> tuple[dict[str, Array], Array | None]:
+        """Return network inputs by name (images: float32 NCHW) and targets of some samples."""
+        raw, targets = samples.batch(indices)
+        if self.preprocessing is not None and self.image_input is not None:
+            raw = {**raw, self.image_input: self.preprocessing(raw[self.image_input])}
+        return raw, targets
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a reader found; None stands for a set that is still to be split off."""
+
+    train: StoredSamples
+    validation: StoredSamples | None
+    calibration: StoredSamples | None
+    classes: tuple[str, ...] | None
+    source: str
+
+
+def open_data(
+    source: str,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: ImageSize | None = None,
+    validation_fraction: float = 0.2,
+    calibration_samples: int = 512,
+    seed: int = 0,
+) -> Dataset:
+    """Open a ``.npz`` file, an image folder, or a factory (``FILE.py:name``, ``package.mod:name``).
+
+    uint8 inputs are images and are normalised with ``mean`` and ``std`` (per channel, in units of
+    pixels / 255; by default none). Data without a validation set gives up ``validation_fraction``
+    of its samples, and training data always gives up ``calibration_samples`` (at most a fifth).
+    The same seed gives the same sets. Raises DataError, in one line, for data that cannot be used.
+    """
+    opened = _open(source, image_size)
+    train, validation = opened.train, opened.validation
+    if validation is None:
+        train, validation = hold_out(train, validation_count(len(train), validation_fraction), seed)
+    calibration = opened.calibration
+    if calibration is None:
+        train, calibration = hold_out(
+            train, calibration_count(len(train), calibration_samples), seed
+        )
+    image_input, preprocessing = _preprocessing(train, mean, std, image_size)
+    sets = {"train": train, "calibration": calibration, "validation": validation}
+    hashes = {name: digests(samples) for name, samples in sets.items()}
+    return Dataset(
+        **sets,
+        preprocessing=preprocessing,
+        classes=opened.classes,
+        fingerprints={n: fingerprint(s, hashes[n], opened.source) for n, s in sets.items()},
+        image_input=image_input,
+        notes=overlap_notes(hashes),
+    )
+
+
+def _open(source: str, image_size: ImageSize | None) -> _Opened:
+    path = Path(source)
+    if path.is_dir():
+        images, held, classes = read_image_folder(path, image_size)
+        return _Opened(images, held, None, classes, path.resolve().name)
+    if path.is_file() and path.suffix == ".py":
+        raise DataError(f"{source}: name the function too, as {source}:FACTORY")
+    if path.is_file():
+        arrays, validation = read_npz(path)
+        return _Opened(arrays, validation, None, None, path.name)
+    if is_factory(source):
+        sets, result = read_factory(source)
+        parts = (sets["train"], sets["validation"], sets.get("calibration"))
+        return _Opened(*parts, None, result.label)
+    raise DataError(
+        f"{source}: no such file or folder (data is a .npz, a folder with train/CLASS/*.jpg, or "
+        "FILE.py:factory)"
+    )
+
+
+def _preprocessing(
+    samples: StoredSamples,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    image_size: ImageSize | None,
+) -> tuple[str | None, ImagePreprocessing | None]:
+    """Look at one sample to find the image input, if any, and how to normalise it."""
+    arrays, _ = samples.batch(np.arange(1))
+    name = find_image(arrays)
+    if name is None:
+        refuse_normalisation(mean, std)
+        return None, None
+    shape = arrays[name].shape
+    preprocessing = preprocessing_for(shape, mean, std)
+    check_image_size(shape, preprocessing.layout, image_size)
+    return name, preprocessing
