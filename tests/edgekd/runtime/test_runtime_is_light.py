@@ -31,3 +31,29 @@ def test_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", ON_DEVICE, ids=lambda path: path.name)
+def test_evaluates_nothing_newer_than_python_3_8(path: Path) -> None:
+    """``tuple[int]`` may stand in an annotation, which stays text, but nowhere else."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = {id(part) for root in annotations(tree) for part in ast.walk(root)}
+    for node in (node for node in ast.walk(tree) if id(node) not in text):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            assert node.value.id not in ("tuple", "list", "dict", "set", "type"), node.lineno
+            assert node.value.id not in ("Callable", "Mapping", "Sequence", "Iterator"), node.lineno
+        if isinstance(node, ast.keyword):
+            assert node.arg not in ("strict", "slots", "kw_only"), node.value.lineno
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("removeprefix", "removesuffix", "is_relative_to"), node.lineno
+
+
+def annotations(tree: ast.AST) -> list[ast.expr]:
+    """Return every annotation: of variables, arguments and results."""
+    found: list[ast.expr | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.AnnAssign, ast.arg)):
+            found.append(node.annotation)
+        elif isinstance(node, ast.FunctionDef):
+            found.append(node.returns)
+    return [annotation for annotation in found if annotation is not None]
