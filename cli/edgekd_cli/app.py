@@ -1,0 +1,90 @@
+"""The ``edgekd`` command: its subcommands, and the one place where errors become exit codes.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a budget or a check failed; the result is there |
+| 2 | wrong usage or input; nothing was done |
+| 70 | a defect of edgekd |
+| 130 | interrupted with Ctrl-C |
+
+These numbers are stable: scripts may rely on them.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+import edgekd
+from edgekd.errors import EdgekdError
+from edgekd_cli import bench, compress, demo, doctor, evaluate, inspect, targets
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="edgekd",
+    help="Make trained PyTorch models small and fast enough for edge devices, and prove it.",
+    epilog="Exit codes: 0 done, 1 a budget or check failed, 2 wrong usage or input, "
+    "70 a defect of edgekd, 130 interrupted. --debug anywhere on the line shows tracebacks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("compress")(compress.run)
+app.command("eval")(evaluate.run)
+app.command("bench")(bench.run)
+app.command("inspect")(inspect.run)
+app.add_typer(targets.app, name="targets")
+app.command("doctor")(doctor.run)
+app.command("demo")(demo.run)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgekd {edgekd.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit with one of the codes above."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="edgekd")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except EdgekdError as error:
+        _explain(debug, f"error: {error}")
+        sys.exit(EXIT_USAGE)
+    except Exception as error:  # anything else is ours to fix, so say where to send it
+        _explain(
+            debug,
+            f"internal error: {type(error).__name__}: {error}; this is a defect of edgekd: "
+            "please report it with what the same command prints with --debug",
+        )
+        sys.exit(EXIT_DEFECT)
+
+
+def _explain(debug: bool, message: str) -> None:
+    """Write one line, whatever the message has inside; ``debug`` adds the traceback above."""
+    if debug:
+        traceback.print_exc()
+    typer.echo(" ".join(message.split()), err=True)

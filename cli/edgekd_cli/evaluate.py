@@ -1,0 +1,43 @@
+"""``edgekd eval``: how good a bundle's model is on data."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd_cli.console import open_progress
+from edgekd_cli.options import Json
+from edgekd_cli.output import percent, show_json, show_line
+
+
+class Role(StrEnum):
+    """The models of a bundle."""
+
+    compressed = "compressed"
+    baseline = "baseline"
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="The folder that compress wrote.")],
+    data: Annotated[str, typer.Option(help=".npz, image folder or package.module:factory.")],
+    model: Annotated[Role, typer.Option(help="Which model of the bundle.")] = Role.compressed,
+    as_json: Json = False,
+) -> None:
+    """Top-1 accuracy of the exported model; without labels, how close it is to the baseline."""
+    from edgekd.evaluate import evaluate
+
+    result = evaluate(bundle, data, model=model.value, progress=open_progress())
+    if as_json:
+        show_json(result.to_dict())
+        return
+    quality = result.quality
+    show_line(f"{quality.metric} of {result.model}: {percent(quality.value)}")
+    if quality.agreement is not None and model is not Role.baseline:
+        show_line(f"same class as the baseline: {percent(quality.agreement)}")
+    if quality.negative_flips is not None and model is not Role.baseline:
+        show_line(f"right in the baseline, wrong here: {percent(quality.negative_flips)}")
+    which = "the ones" if result.same_samples else "not the ones"
+    show_line(f"on {quality.samples} validation samples, {which} that compress used")

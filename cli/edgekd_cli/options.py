@@ -1,0 +1,40 @@
+"""Options that several commands share, and the reading of comma lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+T = TypeVar("T")
+
+
+def comma_list(option: str, text: str | None, kind: Callable[[str], T]) -> tuple[T, ...] | None:
+    """Read ``0.1,0.2`` as a tuple of ``kind``; a usage error that names ``option`` if it is not."""
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers with commas between them", param_hint=option
+        ) from None
+
+
+def finite(text: str) -> float:
+    """Read a number; ValueError for nan and infinity, which compare in surprising ways."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number
+
+
+def check_finite(number: float | None) -> float | None:
+    """Refuse ``nan`` and ``inf`` as the value of an option."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is not a finite number")
+    return number

@@ -1,0 +1,132 @@
+"""How good a bundle's model is on data, through the same runtime that production uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.data.source import Dataset, open_data
+from edgekd.errors import DataError
+from edgekd.metrics import Quality, compare
+from edgekd.progress import Progress, Silent
+from edgekd.runtime import Manifest, Model, load
+from edgekd.spec import ModelSpec
+
+BATCH_SIZE = 64
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The quality of one model of a bundle on validation samples.
+
+    ``same_samples`` tells whether they are the very samples that ``compress`` validated on.
+    """
+
+    model: str
+    quality: Quality
+    same_samples: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    bundle: Path, data: str, *, model: str = "compressed", progress: Progress | None = None
+) -> Evaluation:
+    """Compare ``model`` of ``bundle`` with labels and baseline on the validation part of ``data``.
+
+    Preprocessing and the seed of splits come from the bundle. Raises BundleError, or DataError
+    when the data does not fit the model, or says nothing about it (the baseline without targets).
+    """
+    progress = progress or Silent()
+    network = load(bundle, model)
+    dataset = open_for(network.manifest, data)
+    for note in dataset.notes:
+        progress.note(note)
+    outputs, targets = _run(network, dataset, f"Evaluating {model}", progress)
+    if model == "baseline":
+        reference = outputs
+    else:
+        with load(bundle, "baseline") as baseline:
+            reference, _ = _run(baseline, dataset, "Evaluating baseline", progress)
+    if targets is None and model == "baseline":
+        raise DataError(f"{data} has no labels, and the baseline is what others are compared with")
+    _check_labels(targets, outputs, network.manifest)
+    quality = compare(outputs, reference, targets)
+    return Evaluation(model, quality, _is_same(network.manifest, dataset))
+
+
+def open_for(manifest: Manifest, data: str) -> Dataset:
+    """Open ``data`` with the bundle's preprocessing, split as ``compress`` splits it.
+
+    Raises DataError when the data cannot be used.
+    """
+    steps = next(iter(manifest.preprocessing.values()), None)
+    sizes = manifest.spec.inputs[0].shape[-2:] if steps else ()
+    height_width = [size for size in sizes if size is not None]
+    return open_data(
+        data,
+        mean=steps.mean if steps else None,
+        std=steps.std if steps else None,
+        image_size=(height_width[0], height_width[1]) if len(height_width) == 2 else None,
+        seed=int(manifest.data.get("seed", 0)),
+    )
+
+
+def arrange(arrays: Mapping[str, Array], spec: ModelSpec) -> dict[str, Array]:
+    """Match the data's arrays to the model's inputs: by name, or the only one to the only one."""
+    names = [tensor.name for tensor in spec.inputs]
+    if set(names) <= set(arrays):
+        return {name: arrays[name] for name in names}
+    if len(names) == len(arrays) == 1:
+        return {names[0]: next(iter(arrays.values()))}
+    raise DataError(f"the model takes {', '.join(names)}, the data has {', '.join(arrays)}")
+
+
+def _run(
+    network: Model, dataset: Dataset, description: str, progress: Progress
+) -> tuple[Array, Array | None]:
+    """Return the first output for every validation sample, and the targets if there are any."""
+    total = len(dataset.validation)
+    outputs: list[Array] = []
+    targets: list[Array] = []
+    with progress.task(description, total) as advance:
+        for start in range(0, total, BATCH_SIZE):
+            indices = np.arange(start, min(start + BATCH_SIZE, total))
+            arrays, expected = dataset.inputs(dataset.validation, indices)
+            outputs.append(_first(network(**arrange(arrays, network.spec))))
+            if expected is not None:
+                targets.append(expected)
+            advance(len(indices))
+    return np.concatenate(outputs), np.concatenate(targets) if targets else None
+
+
+def _first(outputs: Any) -> Array:
+    """Return the first output: the one that compress distils and measures."""
+    return np.asarray(next(iter(outputs.values())) if isinstance(outputs, dict) else outputs)
+
+
+def _check_labels(targets: Array | None, outputs: Array, manifest: Manifest) -> None:
+    """Refuse labels of other classes: the metric would quietly become another one."""
+    if manifest.task != "classification" or targets is None:
+        return
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
+        raise DataError(f"the model is a classifier, but the labels are {targets.dtype} numbers")
+    if targets.min() < 0 or targets.max() >= outputs.shape[-1]:
+        raise DataError(
+            f"labels run from {targets.min()} to {targets.max()}, "
+            f"but the model has {outputs.shape[-1]} classes"
+        )
+
+
+def _is_same(manifest: Manifest, dataset: Dataset) -> bool:
+    recorded = (manifest.data.get("data") or {}).get("validation") or {}
+    return bool(recorded.get("sha256") == dataset.fingerprints["validation"]["sha256"])

@@ -1,0 +1,131 @@
+"""Exit codes, one line for an error, and help of every command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from edgekd_cli.app import app
+
+COMMANDS = ("compress", "eval", "bench", "inspect", "targets", "doctor", "demo")
+
+
+def test_every_command_is_listed_here() -> None:
+    commands = {command.name for command in app.registered_commands}
+    assert commands | {group.name for group in app.registered_groups} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(run_cli, command: str) -> None:
+    done = run_cli(command, "--help", NO_COLOR="1")
+    assert done.returncode == 0, done.stderr
+    assert "--json" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_version(run_cli) -> None:
+    assert run_cli("--version").stdout == "edgekd 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["nonsense"],
+        ["compress"],
+        ["compress", "m.pt", "--mean", "0.5,x"],
+        ["compress", "m.pt", "--std", "nan"],
+        ["compress", "m.pt", "--input-shape", "3,32.5"],
+        ["compress", "m.pt", "--max-drop", "-1"],
+        ["compress", "m.pt", "--max-drop", "nan"],
+        ["compress", "m.pt", "--max-drop", "inf"],
+        ["compress", "m.pt", "--seed", "-1"],
+        ["eval", "bundle"],
+        ["eval", "bundle", "--data", "x.npz", "--model", "other"],
+        ["bench", "m.onnx", "--rounds", "0"],
+        ["bench"],
+        ["doctor", "--nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2(run_cli, args: list[str]) -> None:
+    done = run_cli(*args)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Usage:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["targets", "show", "jetsn"], "did you mean jetson?"),
+        (["targets", "show", "./no\nwhere.yaml"], "No such file"),
+        (["inspect", "nowhere"], "there is no such folder"),
+        (["bench", "nowhere.onnx"], "there is no model file"),
+        (["eval", "nowhere", "--data", "x.npz"], "there is no such folder"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(run_cli, args: list[str], words: str) -> None:
+    done = run_cli(*args)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+def test_debug_shows_the_traceback(run_cli) -> None:
+    done = run_cli("inspect", "nowhere", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+RAISE = """
+import sys
+from edgekd_cli import app
+def fail() -> None:
+    raise {error}
+app.app.command("fail")(fail)
+sys.argv = ["edgekd", "fail"]
+app.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        ("ZeroDivisionError('one\\ntwo')", 70, "internal error: ZeroDivisionError: one two; "),
+        ("KeyboardInterrupt", 130, ""),
+    ],
+)
+def test_other_exceptions(run_python, error: str, code: int, words: str) -> None:
+    done = run_python("-c", RAISE.format(error=error))
+    assert done.returncode == code
+    assert done.stderr.startswith(words)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+def test_targets(run_cli) -> None:
+    table = run_cli("targets").stdout
+    names = [profile["name"] for profile in json.loads(run_cli("targets", "--json").stdout)]
+    assert names == ["cpu", "jetson-orin-nano", "raspberry-pi-5"]
+    assert all(name in table for name in names)
+
+
+def test_targets_show(run_cli) -> None:
+    profile = json.loads(run_cli("targets", "show", "jetson", "--json").stdout)
+    assert (profile["name"], profile["opset"]) == ("jetson-orin-nano", 17)
+    text = run_cli("targets", "show", "jetson").stdout
+    assert "compute_capability" in text
+    assert "data sheet" in text
+
+
+def test_doctor(run_cli) -> None:
+    findings = json.loads(run_cli("doctor", "--json").stdout)
+    found = {finding["subject"]: finding for finding in findings}
+    assert found["onnxruntime"]["state"] == "ok"
+    done = run_cli("doctor")
+    assert done.returncode == 0
+    assert all(subject in done.stdout for subject in found)

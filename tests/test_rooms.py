@@ -1,0 +1,145 @@
+"""Who may import whom, read from the code itself; docs/architecture.md draws the same rules."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {
+    "edgekd": ROOT / "edgekd",
+    "edgekd_hardware": ROOT / "hardware" / "edgekd_hardware",
+    "edgekd_cli": ROOT / "cli" / "edgekd_cli",
+}
+
+# Rooms of edgekd from the bottom up; a room imports from rooms below its own row, or itself.
+ROWS = (
+    {"errors"},
+    {"progress", "spec", "preprocessing", "settings", "metrics", "cache"},
+    {"device", "recipe"},
+    {"algorithms"},
+    {"model", "data"},
+    {"graph"},
+    {"quantize"},
+    {"runtime"},
+    {"bench"},
+    {"export"},
+    {"training"},
+    {"state"},
+    {"stages"},
+    {"job"},
+    {"steps"},
+    {"summary"},
+    {"report"},
+    {"evaluate"},
+    {"pipeline", "demo"},
+)
+LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
+INSIDE_A_ROW = {("recipe", "device"), ("data", "model")}
+
+ON_DEVICE = {"errors", "progress", "spec", "preprocessing", "runtime"}
+WITHOUT_TORCH = {
+    "errors",
+    "device",
+    "recipe",
+    "settings",
+    "metrics",
+    "runtime",
+    "bench",
+    "evaluate",
+}
+HEAVY = {"torch", "onnx", "onnxscript", "pydantic", "sklearn"}
+OPTIONAL = {"tensorrt", "openvino", "nncf", "torchao"}
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [
+        (".".join((package, *path.relative_to(root).with_suffix("").parts)), path)
+        for package, root in PACKAGES.items()
+        for path in sorted(root.rglob("*.py"))
+    ]
+
+
+def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
+    """Yield the dotted names that a file imports, inside functions and TYPE_CHECKING as well."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in tree.body if top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(module: str) -> str | None:
+    """Return the room of ``edgekd.model.load`` ("model"); None for the package itself."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "edgekd" and len(parts) > 1 and parts[1] in LEVEL else None
+
+
+ALL = modules()
+MODULES = pytest.mark.parametrize(("module", "path"), ALL, ids=[name for name, _ in ALL])
+
+
+@MODULES
+def test_packages_import_downwards(module: str, path: Path) -> None:
+    order = list(PACKAGES)
+    own = order.index(module.split(".", maxsplit=1)[0])
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top not in order or order.index(top) <= own, f"{module} imports {name}"
+
+
+@MODULES
+def test_rooms_import_downwards(module: str, path: Path) -> None:
+    own = room(module)
+    if own is None:
+        return
+    for name in imports(path):
+        other = room(name)
+        if other in (None, own) or (own, other) in INSIDE_A_ROW:
+            continue
+        assert LEVEL[other] < LEVEL[own], f"{module} imports {name}"
+
+
+def test_every_module_has_a_room() -> None:
+    found = {name.split(".")[1] for name, _ in ALL if name.startswith("edgekd.")}
+    assert found - {"__init__"} <= set(LEVEL)
+
+
+@MODULES
+def test_heavy_packages_stay_where_they_belong(module: str, path: Path) -> None:
+    own, names = room(module), {name.split(".")[0] for name in imports(path)}
+    if own in ("runtime", "bench"):
+        assert not names & HEAVY, module
+        used = {other for name in imports(path) if (other := room(name))}
+        assert used <= ON_DEVICE | {own}, f"{module} imports {used}"
+    if own in WITHOUT_TORCH:
+        assert "torch" not in names, module
+    assert not {name.split(".")[0] for name in imports(path, top_level=True)} & OPTIONAL, module
+
+
+@MODULES
+def test_only_the_command_line_prints(module: str, path: Path) -> None:
+    if module.startswith("edgekd_cli"):
+        return
+    assert not {"typer", "rich"} & {name.split(".")[0] for name in imports(path)}, module
+    calls = (
+        node.func
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+    )
+    assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], module
+
+
+@MODULES
+def test_the_system_is_read_in_one_room(module: str, path: Path) -> None:
+    if module.startswith("edgekd_hardware"):
+        return
+    text = path.read_text("utf-8")
+
+    for word in ('"/proc', '"/sys', "nvpmodel"):
+        assert word not in text, f"{module} reads {word}"
