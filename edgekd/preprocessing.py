@@ -40,7 +40,7 @@ class ImagePreprocessing:
             raise DataError(f"images must be uint8 (0..255), not {images.dtype}")
         if images.ndim != len(self.layout):
             raise DataError(
-                f"images must have {len(self.layout)} axes ({self.layout}), not shape {images.shape}"
+                f"images must have {len(self.layout)} axes ({self.layout}), not {images.shape}"
             )
         if self.layout == "NHWC":
             images = images.transpose(0, 3, 1, 2)

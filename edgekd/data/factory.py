@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.data.checks import array_samples, check_same_kind
-from edgekd.data.samples import UNNAMED, Array, ArraySamples
+from edgekd.data.samples import UNNAMED, Array, ArraySamples, positional_name
 from edgekd.errors import DataError, EdgekdError
 from edgekd.model.user_code import UserResult, call_factory, first_line
 
@@ -69,7 +69,7 @@ def _read_inputs(inputs: Any) -> dict[str, Array]:
     if isinstance(inputs, Mapping):
         return {str(name): _to_array(value) for name, value in inputs.items()}
     if isinstance(inputs, list | tuple):
-        return {f"input_{i}": _to_array(value) for i, value in enumerate(inputs)}
+        return {positional_name(i): _to_array(value) for i, value in enumerate(inputs)}
     return {UNNAMED: _to_array(inputs)}
 
 

@@ -36,8 +36,10 @@ def read_npz(path: Path) -> tuple[ArraySamples, ArraySamples | None]:
 
 def _read_arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as handle:
+            file = np.load(handle, allow_pickle=False)
+            if isinstance(file, np.ndarray):
                 raise DataError(
                     f"{path.name} holds one bare array; expected a .npz with {_EXPECTED}"
                 )

@@ -14,6 +14,16 @@ Indices = npt.NDArray[np.int64]
 UNNAMED = "x"  # the key of a model's only input where the data does not name it
 
 
+def positional_name(position: int) -> str:
+    """Return the key of one of several inputs that the data does not name."""
+    return f"input_{position}"
+
+
+def is_positional(name: str) -> bool:
+    """Tell whether ``positional_name`` made this name."""
+    return name.startswith("input_") and name.removeprefix("input_").isdigit()
+
+
 class Samples(Protocol):
     """A set of samples that are decoded on demand."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from edgekd.data.images import (
     refuse_normalisation,
 )
 from edgekd.data.npz import read_npz
-from edgekd.data.samples import Array, Indices, Samples, StoredSamples
+from edgekd.data.samples import Array, Indices, Samples, StoredSamples, is_positional
 from edgekd.data.splits import calibration_count, hold_out, validation_count
 from edgekd.errors import DataError
 from edgekd.model.user_code import is_factory
@@ -45,7 +45,8 @@ class Dataset:
     classes: tuple[str, ...] | None
     fingerprints: dict[str, dict[str, Any]]
     image_input: str | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)  # the data's input name -> the model's
 
     def example(self, batch: int = 2) -> dict[str, Array]:
         """Return ``batch`` calibration samples as network inputs, repeated if there are few."""
@@ -56,7 +57,22 @@ class Dataset:
         raw, targets = samples.batch(indices)
         if self.preprocessing is not None and self.image_input is not None:
             raw = {**raw, self.image_input: self.preprocessing(raw[self.image_input])}
-        return raw, targets
+        return {self.names.get(name, name): value for name, value in raw.items()}, targets
+
+    def bind(self, names: Sequence[str]) -> Dataset:
+        """Return the same data with its inputs called as the model calls them, in call order.
+
+        A single input fits whatever its name, and so do unnamed inputs (a tuple) by position;
+        otherwise the names must be the same. Raises DataError when they do not fit.
+        """
+        own = list(self.calibration.batch(np.arange(1))[0])
+        by_position = len(own) == 1 or all(is_positional(name) for name in own)
+        if len(own) != len(names) or not (by_position or set(own) == set(names)):
+            raise DataError(
+                f"the data has the inputs {', '.join(own)}, but the model takes {', '.join(names)}"
+            )
+        named = set(own) == set(names)
+        return replace(self, names={} if named else dict(zip(own, names, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -100,10 +116,12 @@ def open_data(
     sets = {"train": train, "calibration": calibration, "validation": validation}
     hashes = {name: digests(samples) for name, samples in sets.items()}
     return Dataset(
-        **sets,
-        preprocessing=preprocessing,
-        classes=opened.classes,
-        fingerprints={n: fingerprint(s, hashes[n], opened.source) for n, s in sets.items()},
+        train,
+        calibration,
+        validation,
+        preprocessing,
+        opened.classes,
+        {name: fingerprint(sets[name], hashes[name], opened.source) for name in sets},
         image_input=image_input,
         notes=overlap_notes(hashes),
     )

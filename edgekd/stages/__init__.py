@@ -1,1 +1,42 @@
-"""One file per compression stage."""
+"""One file per compression stage, and the one place that knows them all.
+
+A stage is a promise that the pipeline checks: ``requires`` refuses before any work starts,
+``run`` returns a new state, and the pipeline verifies that the result still has the model's
+inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from edgekd.progress import Progress
+from edgekd.recipe import QuantizeStage, Stage
+from edgekd.stages import quantize
+from edgekd.state import CompressionState
+
+
+def requires(state: CompressionState, stage: Stage) -> None:
+    """Raise StageError if ``stage`` cannot run on this model and data."""
+    match stage:
+        case QuantizeStage():
+            quantize.requires(state, stage)
+        case _:
+            assert_never(stage)
+
+
+def run(state: CompressionState, stage: Stage, progress: Progress) -> CompressionState:
+    """Run one stage and return the new state."""
+    match stage:
+        case QuantizeStage():
+            return quantize.run(state, stage, progress)
+        case _:
+            assert_never(stage)
+
+
+def describe(stage: Stage) -> str:
+    """Say in one line what a stage will do."""
+    match stage:
+        case QuantizeStage():
+            return quantize.describe(stage)
+        case _:
+            assert_never(stage)

@@ -1,0 +1,91 @@
+"""Fake quantization with a straight-through gradient and a learned step size.
+
+``y = s * clamp(round(x / s), lo, hi)`` with ``lo = qmin - zero_point`` and ``hi = qmax -
+zero_point``: the zero point cancels between quantization and dequantization, so the arithmetic
+needs only the shifted bounds. Rounding is half to even, as ONNX QuantizeLinear has it.
+
+Gradients (Esser et al., "Learned Step Size Quantization", ICLR 2020, arXiv 1902.08153, eq. 3):
+inside the range dy/dx = 1 and dy/ds = round(x/s) - x/s; outside dy/dx = 0 and dy/ds = lo or hi.
+
+Why not ``torch.fake_quantize_per_tensor_affine``: its CPU kernel is not vectorised and took 3 to
+12 times the time of the four in-place passes below (``benchmarks/step_cost.py`` prints it).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def quantize_dequantize(x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
+    """Return ``scale * clamp(round(x / scale), lo, hi)``; ``scale`` broadcasts against ``x``."""
+    return torch.div(x, scale).round_().clamp_(lo, hi).mul_(scale)
+
+
+class _PerTensor(torch.autograd.Function):
+    """One scale for the whole tensor: the hot path, since it runs on every activation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
+        y = quantize_dequantize(x, scale, lo, hi)
+        ctx.save_for_backward(x, y, scale)
+        ctx.bounds = (lo, hi)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        (grad,) = grads
+        x, y, scale = ctx.saved_tensors
+        lo, hi = ctx.bounds
+        step = scale.item()
+        # hardtanh's gradient is the straight-through mask in one vectorised pass.
+        grad_x = torch.ops.aten.hardtanh_backward(grad, x, lo * step, hi * step)
+        if not ctx.needs_input_grad[1]:
+            return grad_x, None, None, None
+        # sum(grad * dy/ds) with dy/ds = (y - x)/s inside and y/s outside, as two dot products.
+        grad_scale = torch.dot(grad.reshape(-1), y.reshape(-1))
+        grad_scale = grad_scale - torch.dot(grad_x.reshape(-1), x.reshape(-1))
+        return grad_x, (grad_scale / step).reshape(scale.shape), None, None
+
+
+class _Broadcast(torch.autograd.Function):
+    """A scale per channel, any shape that broadcasts: for weights, which are small."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
+        y = quantize_dequantize(x, scale, lo, hi)
+        ctx.save_for_backward(x, y, scale)
+        ctx.bounds = (lo, hi)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        (grad,) = grads
+        x, y, scale = ctx.saved_tensors
+        lo, hi = ctx.bounds
+        grad_x = grad * ((x > lo * scale) & (x < hi * scale))
+        if not ctx.needs_input_grad[1]:
+            return grad_x, None, None, None
+        grad_scale = ((grad * y - grad_x * x) / scale).sum_to_size(scale.shape)
+        return grad_x, grad_scale, None, None
+
+
+def fake_quantize(x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
+    """Quantize and dequantize ``x`` with straight-through gradients to ``x`` and ``scale``.
+
+    Args:
+        x: float tensor of any shape.
+        scale: positive step size, one value, or a shape that broadcasts against ``x``.
+        lo: smallest integer level, zero point subtracted.
+        hi: largest integer level, zero point subtracted.
+    """
+    function = _PerTensor if scale.numel() == 1 else _Broadcast
+    return function.apply(x, scale, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def lsq_gradient_scale(x: Tensor, groups: int, hi: int) -> float:
+    """Return LSQ's ``1 / sqrt(N * Qp)`` (section 2.2), N being the values that share a step."""
+    return 1.0 / math.sqrt(max(1, x.numel() // groups) * max(1, hi))

@@ -1,0 +1,79 @@
+"""Finished steps on disk, so that the same command continues where an earlier run stopped.
+
+A step's key is the hash of everything that decides its result: the inputs' hashes, the settings
+of this step and of all before it, the versions of the libraries and edgekd's own code. A step's
+folder appears by a rename when it is complete, so a killed process leaves no half step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+
+def default_cache() -> Path:
+    """Return ``$EDGEKD_CACHE``, or the user's cache folder for edgekd."""
+    return Path(os.environ.get("EDGEKD_CACHE") or platformdirs.user_cache_dir("edgekd"))
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 of edgekd's own source files: another version never reuses a step."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def step_key(parts: Mapping[str, Any]) -> str:
+    """Return the key of plain JSON data, whatever the order of its entries."""
+    text = json.dumps(parts, sort_keys=True, allow_nan=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class StepCache:
+    """Folders of files under ``root``, one a key."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def folder(self, key: str) -> Path | None:
+        """Return the folder of a finished step, or None."""
+        path = self.root / key
+        return path if (path / "record.json").is_file() else None
+
+    def record(self, key: str) -> dict[str, Any]:
+        """Return the record of a finished step; KeyError if there is none."""
+        folder = self.folder(key)
+        if folder is None:
+            raise KeyError(key)
+        found: dict[str, Any] = json.loads((folder / "record.json").read_text("utf-8"))
+        return found
+
+    def store(self, key: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> Path:
+        """Write a finished step and return its folder; an earlier one of that key stays."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        temporary = self.root / f".{key}.{secrets.token_hex(4)}"
+        temporary.mkdir()
+        try:
+            for name, content in files.items():
+                (temporary / name).write_bytes(content)
+            text = json.dumps(record, indent=1, allow_nan=False)
+            (temporary / "record.json").write_text(text, "utf-8")
+            target = self.root / key
+            if self.folder(key) is None:
+                shutil.rmtree(target, ignore_errors=True)
+                temporary.rename(target)
+            return target
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,38 @@
+"""From a dataset to batches of tensors in the model's input order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekd.data.source import Dataset, Samples
+from edgekd.spec import ModelSpec
+
+Batch = tuple[tuple[Tensor, ...], Tensor | None]
+
+
+def batches(
+    dataset: Dataset,
+    samples: Samples,
+    spec: ModelSpec,
+    batch_size: int,
+    *,
+    order: np.random.Generator | None = None,
+) -> Iterator[Batch]:
+    """Yield ``(inputs, targets)``; shuffled by ``order`` if given, else in the samples' order.
+
+    Inputs are preprocessed and come in the order of ``spec.inputs``; targets are None when the
+    data has none. The last batch may be smaller, but when shuffling a rest of one sample is
+    dropped, since one sample has no batch statistics.
+    """
+    indices = np.arange(len(samples)) if order is None else order.permutation(len(samples))
+    for start in range(0, len(indices), batch_size):
+        chosen = indices[start : start + batch_size]
+        if order is not None and start and len(chosen) == 1:
+            return
+        arrays, targets = dataset.inputs(samples, chosen)
+        inputs = tuple(torch.from_numpy(arrays[tensor.name]) for tensor in spec.inputs)
+        yield inputs, None if targets is None else torch.from_numpy(targets)

@@ -1,0 +1,155 @@
+"""What ONNX Runtime really runs: its own optimised graph, read back layer by layer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from edgekd.errors import ExportError
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+SUMS = ("Add", "Mul")
+POOLINGS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
+INTEGER_KERNELS = (
+    "QLinearConv",
+    "QGemm",
+    "QLinearMatMul",
+    "MatMulIntegerToFloat",
+    "QLinearAdd",
+    "QLinearMul",
+    "QLinearAveragePool",
+    "QLinearGlobalAveragePool",
+    "ConvInteger",
+    "MatMulInteger",
+    "DynamicQuantizeMatMul",
+)
+
+
+@dataclass(frozen=True)
+class LayerKernel:
+    """One layer of the exported graph and the kernel that runs it.
+
+    ``precision`` is ``int8`` or ``float32``; ``reason`` says why a layer stayed in float.
+    """
+
+    name: str
+    op: str
+    kernel: str
+    precision: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """Every convolution, matrix product, sum and pooling, and all operations by count."""
+
+    runtime: str
+    layers: tuple[LayerKernel, ...]
+    operations: dict[str, int]
+
+    def count(self, *ops: str) -> tuple[int, int]:
+        """Return (in integers, in all) over the layers of the given ONNX types."""
+        chosen = [layer for layer in self.layers if layer.op in ops]
+        return sum(layer.precision == "int8" for layer in chosen), len(chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for the manifest."""
+        (layers, layers_all), (sums, sums_all) = self.count(*LAYERS), self.count(*SUMS)
+        return {
+            "runtime": self.runtime,
+            "integer_layers": layers,
+            "layers_total": layers_all,
+            "integer_sums": sums,
+            "sums_total": sums_all,
+            "operations": self.operations,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+
+def read_kernels(model: bytes, reasons: dict[str, str] | None = None) -> KernelReport:
+    """Return which kernels ONNX Runtime's CPU provider chooses for ``model``.
+
+    ``reasons`` gives causes by layer name that the placement already knows. Raises ExportError
+    if ONNX Runtime refuses the model.
+    """
+    written = onnx.load_from_string(model)
+    optimised = _optimised(model)
+    kernels = {node.name: node.op_type for node in optimised.graph.node}
+    layers = [
+        _layer(written.graph, node, kernels, reasons or {})
+        for node in written.graph.node
+        if node.op_type in (*LAYERS, *SUMS, *POOLINGS)
+    ]
+    return KernelReport(
+        runtime=f"onnxruntime {onnxruntime.__version__} CPU",
+        layers=tuple(layers),
+        operations=dict(Counter(node.op_type for node in optimised.graph.node)),
+    )
+
+
+def _optimised(model: bytes) -> onnx.ModelProto:
+    """Return the graph after ONNX Runtime's precision-changing passes.
+
+    Layout passes beyond ORT_ENABLE_EXTENDED rename nodes without changing their precision, so
+    they are left out.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 3
+        try:
+            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ExportError(
+                f"ONNX Runtime refuses the exported model: {str(error).splitlines()[0][:300]}"
+            ) from error
+        return onnx.load(path)
+
+
+def _layer(
+    graph: onnx.GraphProto, node: onnx.NodeProto, kernels: dict[str, str], reasons: dict[str, str]
+) -> LayerKernel:
+    kernel = _kernel_of(node.name, kernels)
+    if kernel in INTEGER_KERNELS:
+        return LayerKernel(node.name, node.op_type, kernel, "int8")
+    reason = reasons.get(node.name) or _float_reason(graph, node)
+    return LayerKernel(node.name, node.op_type, kernel or "fused away", "float32", reason)
+
+
+def _kernel_of(name: str, kernels: dict[str, str]) -> str:
+    """Find the optimised node that came from ``name``: fusions append to or prefix the name."""
+    if name in kernels:
+        return kernels[name]
+    for suffixed in (f"{name}_token", f"{name}/", f"fused {name}", f"{name}_"):
+        for candidate, op in kernels.items():
+            rest = candidate[len(suffixed) :]
+            if candidate.startswith(suffixed) and (not rest or not rest[0].isalpha()):
+                return op
+    return ""
+
+
+def _float_reason(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:
+    """Explain from the written graph why a layer could not become an integer kernel."""
+    producers = {name: other for other in graph.node for name in other.output}
+    stored = {initializer.name for initializer in graph.initializer}
+    for name in node.input[:2]:
+        producer = producers.get(name)
+        if producer is None or producer.op_type != "DequantizeLinear":
+            what = "a constant" if name in stored else "the model's input"
+            source = what if producer is None else f"{producer.op_type} ({producer.name})"
+            return f"reads a tensor that is not quantized, from {source}"
+    readers = [other for other in graph.node if set(node.output) & set(other.input)]
+    followers = [r for r in readers if r.op_type not in ("QuantizeLinear", "Relu", "Clip")]
+    if followers:
+        return f"its output is read in float by {followers[0].op_type} ({followers[0].name})"
+    if not readers:
+        return "its output is the model's output"
+    return "quantized, but this version of ONNX Runtime has no integer kernel for the pattern"

@@ -1,0 +1,113 @@
+"""A request for compression, with everything read and checked before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgekd import __version__
+from edgekd.cache import StepCache, code_digest, default_cache, step_key
+from edgekd.data.source import Dataset, open_data
+from edgekd.device import DeviceProfile, load_profile
+from edgekd.errors import DataError
+from edgekd.model.load import open_model
+from edgekd.model.program import LoadedModel, example_from_program, to_program
+from edgekd.recipe import Recipe, check_recipe, load_recipe
+
+# The fields of a profile that change what a step computes or measures.
+_DECIDING_FIELDS = {"runtime", "opset", "threads", "channel_multiple"}
+_PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
+
+
+@dataclass(frozen=True)
+class CompressRequest:
+    """What the user asked for; every field but ``model`` has the command line's default.
+
+    ``max_drop`` is in percentage points of the headline metric. ``input_shape`` has no batch axis.
+    """
+
+    model: Path
+    data: str | None
+    arch: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_shape: tuple[int, ...] | None = None
+    target: str = "cpu"
+    recipe: str | None = None
+    out: Path = Path("out")
+    max_drop: float | None = None
+    trust_pickle: bool = False
+    seed: int | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """The request with everything read and checked, before any work."""
+
+    request: CompressRequest
+    profile: DeviceProfile
+    recipe: Recipe
+    loaded: LoadedModel
+    data: Dataset
+    cache: StepCache
+
+    def key(self, stage_count: int) -> str:
+        """Return the cache key of the step after the first ``stage_count`` stages."""
+        return step_key(
+            {
+                "model": self.loaded.sha256,
+                "inputs": self.loaded.spec.to_dict(),
+                "data": self.data.fingerprints,
+                "preprocessing": self.data.preprocessing and self.data.preprocessing.to_dict(),
+                "profile": self.profile.model_dump(mode="json", include=_DECIDING_FIELDS),
+                "seed": self.recipe.seed,
+                "stages": [s.model_dump(mode="json") for s in self.recipe.stages[:stage_count]],
+                "versions": versions(),
+                "code": code_digest(),
+            }
+        )
+
+
+def prepare(request: CompressRequest) -> Job:
+    """Read everything, cheapest first, so that mistakes show before long work."""
+    profile = load_profile(request.target)
+    recipe = load_recipe(request.recipe or profile.recipe)
+    if request.seed is not None:
+        recipe = recipe.model_copy(update={"seed": request.seed})
+    check_recipe(recipe, profile)
+    if request.data is None:
+        raise DataError(
+            "no --data: calibration and distillation need real samples (an .npz file, an image "
+            "folder or package.module:factory)"
+        )
+    opened = open_model(request.model, arch=request.arch, trust_pickle=request.trust_pickle)
+    example = example_from_program(opened)
+    shape = request.input_shape or (tuple(example[0].shape[1:]) if example else None)
+    data = open_data(
+        request.data,
+        mean=request.mean,
+        std=request.std,
+        image_size=shape[-2:] if shape is not None and len(shape) == 3 else None,
+        calibration_samples=_calibration_samples(recipe),
+        seed=recipe.seed,
+    )
+    loaded = to_program(opened, example or _example(data))
+    return Job(request, profile, recipe, loaded, data, StepCache(request.cache or default_cache()))
+
+
+def _calibration_samples(recipe: Recipe) -> int:
+    return max(stage.calibration.samples for stage in recipe.stages)
+
+
+def _example(data: Dataset) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(array) for array in data.example().values())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of edgekd and of the libraries that decide a result."""
+    return {"edgekd": __version__, **{name: metadata.version(name) for name in _PACKAGES}}

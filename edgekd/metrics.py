@@ -1,0 +1,90 @@
+"""How good a compressed model is: against the labels and against the original. numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The result of one evaluation.
+
+    ``metric`` names the headline ``value``: ``top1`` (share of labels predicted right, 0..1),
+    ``cosine`` (mean cosine similarity to the original's output) or ``r2`` (regression targets).
+    ``agreement``: share of samples with the same top-1 class as the original. ``negative_flips``:
+    share of all samples that the original had right and this model has wrong. The latter two
+    are None where they have no meaning.
+    """
+
+    metric: str
+    value: float
+    samples: int
+    agreement: float | None = None
+    negative_flips: float | None = None
+    max_difference: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def is_classification(targets: npt.NDArray[Any] | None, output: Floats) -> bool:
+    """Tell whether integer labels index the last axis of a ``(N, C)`` output."""
+    if targets is None or targets.ndim != 1 or output.ndim != 2:
+        return False
+    if not np.issubdtype(targets.dtype, np.integer) or len(targets) == 0:
+        return False
+    return bool(targets.min() >= 0 and targets.max() < output.shape[1])
+
+
+def compare(output: Floats, reference: Floats, targets: npt.NDArray[Any] | None) -> Quality:
+    """Judge ``output`` against ``reference`` (the original's output) and the targets.
+
+    ``output`` and ``reference`` have the same shape, samples first. Labels give top-1; float
+    targets of the output's shape give R^2; otherwise mean cosine similarity per sample.
+    """
+    difference = float(np.abs(output - reference).max()) if output.size else 0.0
+    if is_classification(targets, output):
+        assert targets is not None
+        predicted, original = output.argmax(1), reference.argmax(1)
+        right, was_right = predicted == targets, original == targets
+        return Quality(
+            "top1",
+            float(right.mean()),
+            len(output),
+            agreement=float((predicted == original).mean()),
+            negative_flips=float((was_right & ~right).mean()),
+            max_difference=difference,
+        )
+    if targets is not None and np.issubdtype(targets.dtype, np.floating):
+        aligned = targets.reshape(output.shape) if targets.size == output.size else None
+        if aligned is not None:
+            return Quality("r2", _r2(output, aligned), len(output), max_difference=difference)
+    return Quality("cosine", mean_cosine(output, reference), len(output), max_difference=difference)
+
+
+def mean_cosine(a: Floats, b: Floats) -> float:
+    """Return the mean over samples of the cosine between the flattened outputs."""
+    a, b = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    products = np.einsum("nd,nd->n", a, b)
+    both_zero = (np.linalg.norm(a, axis=1) == 0) & (np.linalg.norm(b, axis=1) == 0)
+    cosines = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return float(np.where(both_zero, 1.0, cosines).mean())
+
+
+def _r2(output: Floats, targets: npt.NDArray[Any]) -> float:
+    residual = float(np.square(output - targets).sum())
+    spread = float(np.square(targets - targets.mean(0)).sum())
+    return 1.0 - residual / spread if spread > 0 else float(residual == 0)
+
+
+def drop_points(quality: Quality, original: Quality) -> float:
+    """Return how much worse than the original, in percentage points (negative: better)."""
+    return 100.0 * (original.value - quality.value)

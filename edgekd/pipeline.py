@@ -1,0 +1,133 @@
+"""The main path, to be read downwards: load, run the stages, export, prove, measure, bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgekd import stages
+from edgekd.device import DeviceProfile
+from edgekd.export.bundle import check_destination, write_bundle
+from edgekd.export.parity import Array, Parity, parity, predict_all, torch_predictor
+from edgekd.job import CompressRequest, Job, prepare
+from edgekd.progress import Progress, Silent
+from edgekd.recipe import Recipe
+from edgekd.report.page import render_report
+from edgekd.state import CompressionState
+from edgekd.steps import ORIGINAL, Step, original_step, run_stage
+from edgekd.summary import build_manifest, failed_checks
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One step of a run: ``cached`` tells that an earlier run has finished it."""
+
+    name: str
+    cached: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``compress`` would do."""
+
+    recipe: Recipe
+    profile: DeviceProfile
+    steps: tuple[PlanStep, ...]
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """A finished run: the bundle, its manifest, and the checks that failed (none if ``passed``)."""
+
+    out: Path
+    manifest: Mapping[str, Any]
+    messages: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether the accuracy budget and the export proof held."""
+        return not self.messages
+
+
+def compress(request: CompressRequest, progress: Progress | None = None) -> CompressResult:
+    """Run the whole chain and write the bundle.
+
+    Raises an EdgekdError for whatever the user can set right. A missed budget is no error: the
+    bundle is written and the result says what failed.
+    """
+    progress = progress or Silent()
+    check_destination(request.out, overwrite=True)
+    job = prepare(request)
+    targets = _targets(job)
+    torch.manual_seed(job.recipe.seed)
+
+    steps = [original_step(job, targets, progress)]
+    state = _first_state(job, steps[0])
+    for stage in job.recipe.stages:
+        stages.requires(state, stage)
+    for count, stage in enumerate(job.recipe.stages, start=1):
+        step = run_stage(job, state, stage, count, steps[0], targets, progress)
+        state = state.with_model(step.model)
+        steps.append(step)
+
+    proof = _prove(job, steps[-1], targets, progress)
+    messages = failed_checks(request, steps, proof)
+    manifest = build_manifest(job, steps, proof, messages)
+    files = {
+        "model.onnx": steps[-1].onnx,
+        "baseline.onnx": steps[0].onnx,
+        "report.html": render_report(manifest).encode("utf-8"),
+    }
+    out = write_bundle(request.out, files, manifest, overwrite=True)
+    written = json.loads((out / "manifest.json").read_text("utf-8"))
+    return CompressResult(out, written, tuple(messages))
+
+
+def plan(request: CompressRequest) -> Plan:
+    """Return what ``compress`` would do, and which steps an earlier run has finished."""
+    job = prepare(request)
+    names = [ORIGINAL, *(stage.stage for stage in job.recipe.stages)]
+    descriptions = [
+        "export and evaluate the model as it is",
+        *map(stages.describe, job.recipe.stages),
+    ]
+    return Plan(
+        job.recipe,
+        job.profile,
+        tuple(
+            PlanStep(name, job.cache.folder(job.key(count)) is not None, description)
+            for count, (name, description) in enumerate(zip(names, descriptions, strict=True))
+        ),
+    )
+
+
+def _targets(job: Job) -> Array | None:
+    _, targets = job.data.validation.batch(np.arange(len(job.data.validation)))
+    return targets
+
+
+def _first_state(job: Job, original: Step) -> CompressionState:
+    return CompressionState(
+        model=original.model,
+        teacher=original.model,
+        spec=job.loaded.spec,
+        example=job.loaded.example,
+        data=job.data,
+        profile=job.profile,
+        seed=job.recipe.seed,
+        classification=original.quality.metric == "top1",
+    )
+
+
+def _prove(job: Job, step: Step, targets: Array | None, progress: Progress) -> Parity:
+    """Compare the exported model with the torch model that it was exported from."""
+    spec, data = job.loaded.spec, job.data
+    in_torch, _ = predict_all(torch_predictor(step.model), data, data.validation, spec, progress)
+    return parity(step.outputs, in_torch, targets)

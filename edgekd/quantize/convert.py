@@ -1,0 +1,102 @@
+"""From fake quantization to the integers that will run: explicit quantize and dequantize steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+# Registers the quantized_decomposed operators, which torch's ONNX exporter knows.
+import torch.ao.quantization.fx._decomposed
+from torch import Tensor, fx
+
+from edgekd.graph.tensors import add_tensor, clean, constant, is_op
+from edgekd.quantize.fake import Quantizer, WeightQuantizer
+from edgekd.quantize.operations import WEIGHTED
+from edgekd.quantize.placement import Scheme
+
+quantized = torch.ops.quantized_decomposed
+
+
+def convert(module: fx.GraphModule, scheme: Scheme) -> None:
+    """Replace every fake quantizer in place; the result needs no edgekd code to run or export."""
+    if scheme.integer_bias:
+        for node in list(module.graph.nodes):
+            if is_op(node, *WEIGHTED):
+                _integer_bias(module, node)
+    for node in list(module.graph.nodes):
+        if node.op != "call_module":
+            continue
+        quantizer = module.get_submodule(str(node.target))
+        if isinstance(quantizer, WeightQuantizer):
+            _convert_weight(module, node, quantizer)
+        elif isinstance(quantizer, Quantizer):
+            _convert_activation(module, node, quantizer)
+    clean(module)
+
+
+def _quantizer_of(module: fx.GraphModule, node: Any) -> Quantizer | None:
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return None
+    found = module.get_submodule(str(node.target))
+    return found if isinstance(found, Quantizer) else None
+
+
+def _integer_bias(module: fx.GraphModule, layer: fx.Node) -> None:
+    """Store the bias as int32 with step (input step * weight step), as integer kernels add it."""
+    source, weight = _quantizer_of(module, layer.args[0]), _quantizer_of(module, layer.args[1])
+    bias_node = layer.args[2] if len(layer.args) > 2 else None
+    bias = constant(module, bias_node)
+    if source is None or weight is None or bias is None or not isinstance(bias_node, fx.Node):
+        return
+    scale = (source.scale() * weight.scale().reshape(-1)).detach()
+    limit = 2**31 - 1
+    codes = torch.round(bias.double() / scale.double()).clamp(-limit, limit).to(torch.int32)
+    read = _dequantize_channels(module, layer, str(bias_node.target), (codes, scale))
+    layer.args = (*layer.args[:2], read, *layer.args[3:])
+
+
+def _convert_weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuantizer) -> None:
+    weight_node = node.args[0]
+    weight = constant(module, weight_node)
+    assert weight is not None and isinstance(weight_node, fx.Node)
+    codes, scale = quantizer.codes(weight).detach(), quantizer.scale().detach().reshape(-1)
+    node.replace_all_uses_with(
+        _dequantize_channels(module, node, str(weight_node.target), (codes, scale))
+    )
+
+
+def _dequantize_channels(
+    module: fx.GraphModule, before: fx.Node, name: str, stored: tuple[Tensor, Tensor]
+) -> fx.Node:
+    """Store (codes, scale) under names derived from ``name`` and return their real values."""
+    codes, scale = stored
+    read = add_tensor(module, f"{name}_codes", codes, before=before)
+    scale_read = add_tensor(module, f"{name}_scale", scale, before=before)
+    zero = torch.zeros(len(scale), dtype=codes.dtype)
+    zero_read = add_tensor(module, f"{name}_zero_point", zero, before=before)
+    limit = torch.iinfo(codes.dtype).max
+    with module.graph.inserting_before(before):
+        return module.graph.call_function(
+            quantized.dequantize_per_channel.default,
+            (read, scale_read, zero_read, 0, -limit, limit, codes.dtype),
+        )
+
+
+def _convert_activation(module: fx.GraphModule, node: fx.Node, quantizer: Quantizer) -> None:
+    dtype = torch.int8 if quantizer.qmin < 0 else torch.uint8
+    arguments = (
+        float(quantizer.scale().item()),
+        quantizer.zero_point,
+        quantizer.qmin,
+        quantizer.qmax,
+        dtype,
+    )
+    with module.graph.inserting_before(node):
+        codes = module.graph.call_function(
+            quantized.quantize_per_tensor.default, (node.args[0], *arguments)
+        )
+        values = module.graph.call_function(
+            quantized.dequantize_per_tensor.default, (codes, *arguments)
+        )
+    node.replace_all_uses_with(values)

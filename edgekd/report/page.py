@@ -1,0 +1,25 @@
+"""The report page: one self-contained HTML file made from the manifest alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from edgekd.report.plots import stage_plot
+
+
+def render_report(manifest: Mapping[str, Any]) -> str:
+    """Return the page as HTML text; it loads nothing from elsewhere.
+
+    Every value from the manifest is escaped, since model and file names come from outside.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = resources.files("edgekd.report").joinpath("page.html.jinja").read_text("utf-8")
+    plot = Markup(stage_plot(manifest["stages"]))  # our own SVG: names in it are drawn as paths
+    return environment.from_string(template).render(m=manifest, plot=plot)

@@ -1,0 +1,54 @@
+"""Plots as SVG text, to be put into the report page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_INK, _BAR, _ACCENT = "#1f2933", "#9fb3c8", "#0967d2"
+
+
+def stage_plot(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Return accuracy, latency and size after every stage as one SVG of three panels.
+
+    ``stages`` are the manifest's records. Latency is the time relative to the original (1.0),
+    measured by alternating calls; a stage without a measurement has no bar.
+    """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    panels = figure.subplots(1, 3)
+    names = [str(stage["name"]) for stage in stages]
+    metric = str(stages[-1]["metric"])
+    _bars(panels[0], names, [stage["accuracy"] for stage in stages], metric, "{:.4f}")
+    _bars(panels[1], names, [_relative_time(s) for s in stages], "time / original", "{:.2f}")
+    kib = [stage["model_bytes"] / 1024 for stage in stages]
+    _bars(panels[2], names, kib, "ONNX file, KiB", "{:,.0f}")
+    text = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _relative_time(stage: Mapping[str, Any]) -> float | None:
+    """Return the stage's latency over the original's, or None if it was not measured."""
+    if stage["name"] == "original":
+        return 1.0
+    if not stage["latency"]:
+        return None
+    return 1.0 / float(stage["latency"]["models"][stage["name"]]["ratio"])
+
+
+def _bars(
+    axes: Any, names: list[str], values: Sequence[float | None], title: str, form: str
+) -> None:
+    heights = [0.0 if value is None else value for value in values]
+    colors = [_BAR] * (len(names) - 1) + [_ACCENT]
+    drawn = axes.bar(names, heights, color=colors, width=0.6)
+    labels = ["not measured" if value is None else form.format(value) for value in values]
+    axes.bar_label(drawn, labels, fontsize=8, color=_INK, padding=2)
+    axes.set_title(title, fontsize=9, color=_INK)
+    axes.margins(y=0.18)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8, colors=_INK)

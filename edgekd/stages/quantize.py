@@ -1,0 +1,210 @@
+"""The quantize stage: calibrate on real samples, then distil the float original into the grid."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from edgekd.algorithms.augment import augment_images
+from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
+from edgekd.data.loader import Batch, batches
+from edgekd.errors import StageError
+from edgekd.graph.canonical import canonicalize
+from edgekd.graph.program import output_tensors, refresh
+from edgekd.progress import Progress
+from edgekd.quantize import onnxruntime, tensorrt
+from edgekd.quantize.calibrate import calibrate
+from edgekd.quantize.convert import convert
+from edgekd.quantize.fake import Quantizer
+from edgekd.quantize.placement import Placement, Scheme
+from edgekd.quantize.prepare import prepare
+from edgekd.recipe import Distill, QuantizeStage
+from edgekd.state import CompressionState
+from edgekd.training import Inputs, Schedule, train
+
+Rules = tuple[Callable[[fx.GraphModule], Placement], Scheme]
+# An Adam step changes log(step size) by about the learning rate: weights need small rates, the
+# logarithm of a step can take larger ones.
+STEP_SIZE_RATE = 10.0
+
+
+def rules_for(runtime: str) -> Rules:
+    """Return the placement rules and number formats of a runtime."""
+    match runtime:
+        case "onnxruntime":
+            return onnxruntime.place, onnxruntime.SCHEME
+        case "tensorrt":
+            return tensorrt.place, tensorrt.SCHEME
+    raise StageError(f"no quantization rules for the runtime {runtime!r}")
+
+
+def requires(state: CompressionState, options: QuantizeStage) -> None:
+    """Refuse before any work what this stage cannot do on this model and data."""
+    distill = options.distill
+    if distill is None:
+        return
+    if distill.loss == "kl" and not state.classification:
+        raise StageError(
+            "quantize: 'distill.loss: kl' needs class logits with integer labels; use 'auto' or "
+            "'mse' for other outputs"
+        )
+    if distill.hard_label_weight > 0 and not state.classification:
+        raise StageError(
+            "quantize: 'distill.hard_label_weight' needs labels that index the model's output; "
+            "set it to 0"
+        )
+
+
+def describe(options: QuantizeStage) -> str:
+    """Say in one line what the stage will do."""
+    how = f"{options.calibration.method} ranges from {options.calibration.samples} samples"
+    if options.distill is None:
+        return f"INT8 weights and activations, {how}, no training"
+    return (
+        f"INT8 weights and activations, {how}, then {options.distill.epochs} epochs of distillation"
+    )
+
+
+def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> CompressionState:
+    """Return the state with a program of explicit quantize and dequantize steps."""
+    place, scheme = rules_for(state.profile.runtime)
+    float_model = copy.deepcopy(state.model)
+    canonicalize(float_model)
+    float_model = refresh(float_model, state.example)
+    placement = place(float_model)
+    if not placement.weights:
+        raise StageError(
+            "quantize: the model has no convolution or linear layer with a stored weight"
+        )
+    ranges = _ranges(state, options, float_model, placement, scheme, progress)
+    student = copy.deepcopy(float_model)
+    quantizers = prepare(student, placement, scheme, ranges)
+    details: dict[str, object] = {"float_reasons": placement.reasons}
+    if options.distill is not None:
+        details |= _distill(state, options, student, quantizers, progress)
+    convert(student, scheme)
+    return state.with_model(refresh(student, state.example), **details)
+
+
+def _ranges(
+    state: CompressionState,
+    options: QuantizeStage,
+    model: fx.GraphModule,
+    placement: Placement,
+    scheme: Scheme,
+    progress: Progress,
+) -> dict[str, tuple[float, float]]:
+    data, limit = state.data, options.calibration.samples
+    names = [tensor.node for tensor in placement.tensors]
+
+    def one_pass() -> Iterator[Inputs]:
+        for done, (inputs, _) in enumerate(batches(data, data.calibration, state.spec, 64)):
+            room = limit - 64 * done
+            if room <= 0:
+                return
+            yield tuple(tensor[:room] for tensor in inputs)
+            advance(1)
+
+    passes = 1 if options.calibration.method == "minmax" else 2
+    steps = -(-min(limit, len(data.calibration)) // 64) * passes
+    with progress.task("quantize: calibration", steps) as advance:
+        return calibrate(model, names, one_pass, scheme, options.calibration.method)
+
+
+def _distill(
+    state: CompressionState,
+    options: QuantizeStage,
+    student: fx.GraphModule,
+    quantizers: list[Quantizer],
+    progress: Progress,
+) -> dict[str, object]:
+    """Train ``student`` in place; keep the training only if held-out loss says it helped."""
+    distill = options.distill
+    assert distill is not None
+    teacher = copy.deepcopy(state.teacher)
+    canonicalize(teacher)
+    for quantizer in quantizers:
+        quantizer.log_scale.requires_grad_(options.learn_step_sizes and quantizer.learnable)
+    before = copy.deepcopy(student.state_dict())
+    loss = distillation_loss(student, teacher, distill, classification=state.classification)
+    held_out = [held_out_loss(state, loss)]
+    data = state.data
+    order = np.random.default_rng(state.seed)
+    generator = torch.Generator().manual_seed(state.seed)
+
+    def one_epoch() -> Iterator[Batch]:
+        for inputs, targets in batches(
+            data, data.train, state.spec, distill.batch_size, order=order
+        ):
+            images = augment_images(inputs[0], distill.augment, generator)
+            yield (images, *inputs[1:]), targets
+
+    schedule = Schedule(
+        distill.epochs, -(-len(data.train) // distill.batch_size), distill.learning_rate
+    )
+    history = train(
+        trainable_groups(student, distill.learning_rate),
+        loss,
+        one_epoch,
+        schedule,
+        progress,
+        title="quantize: distillation",
+    )
+    held_out.append(held_out_loss(state, loss))
+    kept = held_out[1] <= held_out[0]
+    if not kept:
+        student.load_state_dict(before)
+        progress.note("quantize: distillation did not lower the held-out loss; calibration kept")
+    return {"train_loss": history, "held_out_loss": held_out, "distillation_kept": kept}
+
+
+def trainable_groups(student: fx.GraphModule, learning_rate: float) -> list[dict[str, object]]:
+    """Return optimiser groups: weights and biases, and the logarithms of the step sizes."""
+    named = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
+    steps = [p for name, p in named if name.endswith("log_scale")]
+    weights = [p for name, p in named if not name.endswith("log_scale")]
+    groups: list[dict[str, object]] = [{"params": weights}]
+    if steps:
+        groups.append({"params": steps, "lr": learning_rate * STEP_SIZE_RATE})
+    return groups
+
+
+def distillation_loss(
+    student: fx.GraphModule, teacher: fx.GraphModule, options: Distill, *, classification: bool
+) -> Callable[[Inputs, Tensor | None], Tensor]:
+    """Return the loss of a batch: every output against the teacher's, plus labels if asked for."""
+    use_kl = options.loss == "kl" or (options.loss == "auto" and classification)
+    hard = options.hard_label_weight
+
+    def soft(output: Tensor, target: Tensor) -> Tensor:
+        if use_kl:
+            return kl_loss(output, target, options.temperature)
+        return relative_mse_loss(output, target)
+
+    def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            expected = output_tensors(teacher(*inputs))
+        found = output_tensors(student(*inputs))
+        total = torch.stack([soft(o, t) for o, t in zip(found, expected, strict=True)]).sum()
+        if hard > 0 and targets is not None:
+            labels = torch.nn.functional.cross_entropy(found[0], targets)
+            total = (1 - hard) * total + hard * labels
+        return total
+
+    return loss
+
+
+@torch.no_grad()
+def held_out_loss(
+    state: CompressionState, loss: Callable[[Inputs, Tensor | None], Tensor]
+) -> float:
+    """Return the mean loss on the calibration samples, which training never sees."""
+    total, count = 0.0, 0
+    for inputs, targets in batches(state.data, state.data.calibration, state.spec, 64):
+        total += float(loss(inputs, targets)) * len(inputs[0])
+        count += len(inputs[0])
+    return total / max(1, count)

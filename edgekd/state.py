@@ -1,0 +1,35 @@
+"""What the pipeline carries from stage to stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, fx
+
+from edgekd.data.source import Dataset
+from edgekd.device import DeviceProfile
+from edgekd.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class CompressionState:
+    """The model as it is now, and all that a stage may need to change it.
+
+    ``model`` and ``teacher`` (the FP32 original) are graph modules of ATen operations; a stage
+    returns a new state with a new model and never changes the one it was given.
+    """
+
+    model: fx.GraphModule
+    teacher: fx.GraphModule
+    spec: ModelSpec
+    example: tuple[Tensor, ...]
+    data: Dataset
+    profile: DeviceProfile
+    seed: int
+    classification: bool
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def with_model(self, model: fx.GraphModule, **details: Any) -> CompressionState:
+        """Return a state that holds ``model``; ``details`` go into the stage's report."""
+        return replace(self, model=model, details=details)

@@ -1,0 +1,170 @@
+"""Steps of a run: each is exported, evaluated and measured, and stored when it is finished."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgekd import stages
+from edgekd.bench.measurement import LatencyReport
+from edgekd.bench.protocol import Protocol
+from edgekd.bench.runner import measure
+from edgekd.errors import StageError
+from edgekd.export.onnx import export_onnx
+from edgekd.export.parity import Array, onnx_predictor, predict_all
+from edgekd.graph.program import output_tensors, to_module, to_program
+from edgekd.job import Job
+from edgekd.metrics import Quality, compare, drop_points
+from edgekd.model.load import open_model
+from edgekd.progress import Progress
+from edgekd.recipe import Stage
+from edgekd.state import CompressionState
+
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step: the model as stored, its ONNX, its outputs and its record."""
+
+    model: fx.GraphModule
+    onnx: bytes
+    folder: Path
+    outputs: Array
+    record: dict[str, Any]
+
+    @property
+    def quality(self) -> Quality:
+        """Return how good the model is on the validation samples."""
+        return Quality(**self.record["quality"])
+
+
+def original_step(job: Job, targets: Array | None, progress: Progress) -> Step:
+    """Export and evaluate the model as it came: what every later step is compared with."""
+    key = job.key(0)
+    if job.cache.folder(key) is None:
+        started = time.monotonic()
+        module = to_module(job.loaded.program)
+        onnx = export_onnx(module, job.loaded.example, job.loaded.spec, opset=job.profile.opset)
+        outputs = _outputs(job, onnx, progress)
+        quality = compare(outputs, outputs, targets)
+        record = _record(ORIGINAL, {}, onnx, quality, quality, None, time.monotonic() - started)
+        _store(job, key, module, onnx, outputs, record)
+    return _load_step(job, key)
+
+
+def run_stage(
+    job: Job,
+    state: CompressionState,
+    stage: Stage,
+    count: int,
+    original: Step,
+    targets: Array | None,
+    progress: Progress,
+) -> Step:
+    """Run one stage, or take it from the cache; always continue from what was stored."""
+    key = job.key(count)
+    if job.cache.folder(key) is not None:
+        progress.note(f"{stage.stage}: already done, taken from the cache")
+        return _load_step(job, key)
+    started = time.monotonic()
+    after = stages.run(state, stage, progress)
+    _ensure_same_outputs(state, after, stage)
+    onnx = export_onnx(after.model, state.example, state.spec, opset=job.profile.opset)
+    outputs = _outputs(job, onnx, progress)
+    quality = compare(outputs, original.outputs, targets)
+    seconds = time.monotonic() - started
+    latency = _latency(job, original, stage.stage, onnx, progress)
+    record = _record(stage.stage, after.details, onnx, quality, original.quality, latency, seconds)
+    _store(job, key, after.model, onnx, outputs, record)
+    return _load_step(job, key)
+
+
+@torch.no_grad()
+def _ensure_same_outputs(before: CompressionState, after: CompressionState, stage: Stage) -> None:
+    """Hold a stage to its promise: the same number of outputs, shapes and dtypes."""
+    was = output_tensors(before.model(*before.example))
+    now = output_tensors(after.model(*before.example))
+    same = len(was) == len(now) and all(
+        a.shape == b.shape and a.dtype == b.dtype for a, b in zip(was, now, strict=True)
+    )
+    if not same:
+        raise StageError(f"{stage.stage}: changed the shape or type of the model's outputs")
+
+
+def _outputs(job: Job, onnx: bytes, progress: Progress) -> Array:
+    predict = onnx_predictor(onnx, job.loaded.spec)
+    return predict_all(predict, job.data, job.data.validation, job.loaded.spec, progress)[0]
+
+
+def _latency(
+    job: Job, original: Step, name: str, onnx: bytes, progress: Progress
+) -> LatencyReport | None:
+    """Measure a step against the original, where this machine has the target's runtime."""
+    if job.profile.runtime != "onnxruntime":
+        return None
+    protocol = Protocol(threads=job.profile.threads, seed=job.recipe.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(onnx)
+        models = {ORIGINAL: original.folder / "model.onnx", name: path}
+        return measure(models, baseline=ORIGINAL, protocol=protocol, progress=progress)
+
+
+def _record(
+    name: str,
+    details: dict[str, Any],
+    onnx: bytes,
+    quality: Quality,
+    original: Quality,
+    latency: LatencyReport | None,
+    seconds: float,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "metric": quality.metric,
+        "accuracy": quality.value,
+        "drop_points": drop_points(quality, original),
+        "quality": quality.to_dict(),
+        "model_bytes": len(onnx),
+        "latency": None if latency is None else latency.to_dict(samples=True),
+        "seconds": round(seconds, 2),
+        "details": details,
+    }
+
+
+def _store(
+    job: Job,
+    key: str,
+    module: fx.GraphModule,
+    onnx: bytes,
+    outputs: Array,
+    record: dict[str, Any],
+) -> None:
+    program, array = io.BytesIO(), io.BytesIO()
+    torch.export.save(to_program(module, job.loaded.example), program)
+    np.save(array, outputs, allow_pickle=False)
+    files = {"model.pt2": program.getvalue(), "model.onnx": onnx, "outputs.npy": array.getvalue()}
+    job.cache.store(key, files, record)
+
+
+def _load_step(job: Job, key: str) -> Step:
+    folder = job.cache.folder(key)
+    assert folder is not None
+    program = open_model(folder / "model.pt2").program
+    assert program is not None
+    return Step(
+        to_module(program),
+        (folder / "model.onnx").read_bytes(),
+        folder,
+        np.load(folder / "outputs.npy", allow_pickle=False),
+        job.cache.record(key),
+    )

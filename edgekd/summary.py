@@ -1,0 +1,65 @@
+"""What a run has to say at its end: the failed checks and the manifest."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from edgekd import __version__
+from edgekd.export.kernels import read_kernels
+from edgekd.export.parity import Parity
+from edgekd.job import CompressRequest, Job, versions
+from edgekd.steps import ORIGINAL, Step
+
+
+def failed_checks(request: CompressRequest, steps: list[Step], proof: Parity) -> list[str]:
+    messages = []
+    total = steps[-1].record["drop_points"]
+    if request.max_drop is not None and total > request.max_drop + 1e-9:
+        losses = [
+            f"{after.record['name']} lost {after.record['drop_points'] - before.record['drop_points']:.2f}"
+            for before, after in zip(steps, steps[1:], strict=False)
+        ]
+        messages.append(
+            f"{steps[-1].record['metric']} fell by {total:.2f} points, more than --max-drop "
+            f"{request.max_drop:g}: {', '.join(losses)}"
+        )
+    if not proof.passed:
+        messages.append(
+            f"the exported model does not follow the torch model: agreement {proof.agreement:.4f}, "
+            f"accuracy gap {proof.accuracy_gap_points:.2f} points"
+        )
+    return messages
+
+
+def build_manifest(
+    job: Job, steps: list[Step], proof: Parity, messages: list[str]
+) -> dict[str, Any]:
+    last, data, spec = steps[-1], job.data, job.loaded.spec
+    reasons = last.record["details"].get("float_reasons", {})
+    images = (
+        {} if data.preprocessing is None else {spec.inputs[0].name: data.preprocessing.to_dict()}
+    )
+    return {
+        "format_version": 1,
+        "name": job.request.out.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "edgekd": __version__,
+        "target": job.profile.model_dump(mode="json"),
+        "models": {"compressed": "model.onnx", "baseline": "baseline.onnx"},
+        "spec": spec.to_dict(),
+        "preprocessing": images,
+        "classes": None if data.classes is None else list(data.classes),
+        "task": "classification" if last.quality.metric == "top1" else "other",
+        "seed": job.recipe.seed,
+        "source": job.loaded.source,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "versions": versions(),
+        "data": data.fingerprints,
+        "stages": [step.record for step in steps],
+        "accuracy": {ORIGINAL: steps[0].quality.to_dict(), "compressed": last.quality.to_dict()},
+        "parity": proof.to_dict(),
+        "kernels": read_kernels(last.onnx, reasons).to_dict(),
+        "latency": last.record["latency"],
+        "failed_checks": messages,
+    }

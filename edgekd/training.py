@@ -1,0 +1,88 @@
+"""The training loop: stages hand it a student, a loss and a schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import StageError
+from edgekd.progress import Progress
+
+Inputs = tuple[Tensor, ...]
+Batch = tuple[Inputs, Tensor | None]
+Loss = Callable[[Inputs, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW with linear warm-up over the first ``warmup`` of all steps, then a cosine to zero."""
+
+    epochs: int
+    steps_per_epoch: int
+    learning_rate: float
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps in all."""
+        return self.epochs * self.steps_per_epoch
+
+    def factor(self, step: int) -> float:
+        """Return the multiplier of the learning rate at ``step`` (from 0)."""
+        warm = max(1, round(self.warmup * self.steps))
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+
+def train(
+    parameters: Iterable[nn.Parameter] | list[dict[str, object]],
+    loss: Loss,
+    epochs: Callable[[], Iterator[Batch]],
+    schedule: Schedule,
+    progress: Progress,
+    *,
+    title: str,
+) -> list[float]:
+    """Minimise ``loss`` over ``schedule.epochs`` passes; return the mean loss of each.
+
+    Args:
+        parameters: what to train, as tensors or optimiser groups (``lr`` is relative to others).
+        loss: from (inputs, targets) to a scalar with a graph.
+        epochs: starts one pass over the training batches.
+
+    Raises StageError if the loss stops being finite.
+    """
+    optimizer = torch.optim.AdamW(
+        parameters,  # type: ignore[arg-type]
+        lr=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
+    history: list[float] = []
+    with progress.task(title, schedule.steps) as advance:
+        for epoch in range(schedule.epochs):
+            total, count = 0.0, 0
+            for inputs, targets in epochs():
+                value = loss(inputs, targets)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                scheduler.step()
+                total, count = (
+                    total + float(value.detach()) * len(inputs[0]),
+                    count + len(inputs[0]),
+                )
+                if not math.isfinite(total):
+                    raise StageError(
+                        f"training diverged in epoch {epoch + 1}: the loss is not finite; lower "
+                        "learning_rate in the recipe"
+                    )
+                advance(1)
+            history.append(total / max(1, count))
+    return history
