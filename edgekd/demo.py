@@ -62,7 +62,7 @@ def make_demo(folder: Path, progress: Progress, seed: int = 0) -> Demo:
     Raises DataError when the folder cannot be written.
     """
     arrays = load_digits(seed)
-    net = train(arrays, progress, seed)
+    net = train(arrays, progress, seed, EPOCHS)
     model, data = folder / "model.pt", folder / "data.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def load_digits(seed: int) -> Arrays:
     }
 
 
-def train(arrays: Arrays, progress: Progress, seed: int, epochs: int = EPOCHS) -> DigitNet:
+def train(arrays: Arrays, progress: Progress, seed: int, epochs: int) -> DigitNet:
     """Return a network trained on ``x_train``.
 
     The caller's random state and threads are left alone. One thread: for a network this small

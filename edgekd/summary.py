@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from edgekd import __version__
@@ -13,16 +14,13 @@ from edgekd.steps import ORIGINAL, Step
 
 
 def failed_checks(request: CompressRequest, steps: list[Step], proof: Parity) -> list[str]:
+    """Return one line for every budget or proof that did not hold."""
     messages = []
     total = steps[-1].record["drop_points"]
     if request.max_drop is not None and total > request.max_drop + 1e-9:
-        losses = [
-            f"{after.record['name']} lost {after.record['drop_points'] - before.record['drop_points']:.2f}"
-            for before, after in zip(steps, steps[1:], strict=False)
-        ]
         messages.append(
             f"{steps[-1].record['metric']} fell by {total:.2f} points, more than --max-drop "
-            f"{request.max_drop:g}: {', '.join(losses)}"
+            f"{request.max_drop:g}: {_losses(steps)}"
         )
     if not proof.passed:
         messages.append(
@@ -30,6 +28,14 @@ def failed_checks(request: CompressRequest, steps: list[Step], proof: Parity) ->
             f"accuracy gap {proof.accuracy_gap_points:.2f} points"
         )
     return messages
+
+
+def _losses(steps: list[Step]) -> str:
+    """Say what every stage lost, in points against the step before it."""
+    drops = [(step.record["name"], step.record["drop_points"]) for step in steps]
+    return ", ".join(
+        f"{name} lost {after - before:.2f}" for (_, before), (name, after) in pairwise(drops)
+    )
 
 
 def build_manifest(

@@ -59,7 +59,7 @@ def train(
     Raises StageError if the loss stops being finite.
     """
     optimizer = torch.optim.AdamW(
-        parameters,  # type: ignore[arg-type]
+        parameters,
         lr=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
     )

@@ -6,6 +6,8 @@ ReduceMean have no integer kernel there, convolution and AveragePool do.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -70,14 +72,14 @@ def remove_identities(module: fx.GraphModule) -> None:
 
 
 def _takes_everything(node: fx.Node) -> bool:
-    arguments = list(node.args[1:]) + [0, None, None, 1][len(node.args) - 1 :]
-    axis, start, end, step = arguments
+    given: list[Any] = list(node.args[1:])
+    axis, start, end, step = given + [0, None, None, 1][len(given) :]
     shape = shape_of(node.args[0]) if isinstance(node.args[0], fx.Node) else None
     size = shape[axis] if shape is not None and isinstance(axis, int) else None
     reaches_end = end is None or (
         isinstance(end, int) and end >= (size if isinstance(size, int) else 2**62)
     )
-    return start in (0, None) and reaches_end and step == 1
+    return bool(start in (0, None) and reaches_end and step == 1)
 
 
 def replace_padded_shortcuts(module: fx.GraphModule) -> None:
@@ -114,7 +116,7 @@ def is_selection(conv: fx.Node) -> bool:
 
 def _padded_shortcut(node: fx.Node) -> tuple[fx.Node, tuple[int, int], int, int] | None:
     """Return (input, stride, channels before, channels after) if the pattern matches."""
-    padding = node.args[1]
+    padding: Any = node.args[1]
     constant_mode = len(node.args) < 3 or node.args[2] in ("constant", 0, 0.0)
     zero = len(node.args) < 4 or node.args[3] in (None, 0, 0.0)
     if not (isinstance(padding, (list, tuple)) and len(padding) == 6 and constant_mode and zero):
@@ -122,9 +124,9 @@ def _padded_shortcut(node: fx.Node) -> tuple[fx.Node, tuple[int, int], int, int]
     left, right, top, bottom, before, after = padding
     if (left, right, top, bottom) != (0, 0, 0, 0) or min(before, after) < 0:
         return None
-    source, strides = node.args[0], {2: 1, 3: 1}
+    source: Any = node.args[0]
+    strides = {2: 1, 3: 1}
     while is_op(source, aten.slice.Tensor):
-        assert isinstance(source, fx.Node)
         axis, start, step = source.args[1], source.args[2], (*source.args, 1, 1)[4]
         if axis not in strides or start not in (0, None) or not isinstance(step, int):
             return None

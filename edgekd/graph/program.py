@@ -8,14 +8,20 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from edgekd.model.program import callable_module
-from edgekd.model.trace import export_batched
+from edgekd.model.trace import export_batched, quiet
 
 
 def to_module(program: ExportedProgram) -> fx.GraphModule:
     """Return a callable copy of ``program`` whose tensors are independent of it."""
-    module = copy.deepcopy(callable_module(program))
+    module = callable_module(program)
     assert isinstance(module, fx.GraphModule)
-    return module
+    return clone(module)
+
+
+def clone(module: fx.GraphModule) -> fx.GraphModule:
+    """Return a copy whose graph and tensors are independent of the original's."""
+    with quiet():
+        return copy.deepcopy(module)
 
 
 def to_program(module: fx.GraphModule, example: tuple[Tensor, ...]) -> ExportedProgram:

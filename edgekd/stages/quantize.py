@@ -14,7 +14,7 @@ from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
 from edgekd.data.loader import Batch, batches
 from edgekd.errors import StageError
 from edgekd.graph.canonical import canonicalize
-from edgekd.graph.program import output_tensors, refresh
+from edgekd.graph.program import clone, output_tensors, refresh
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
 from edgekd.quantize.calibrate import calibrate
@@ -72,7 +72,7 @@ def describe(options: QuantizeStage) -> str:
 def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> CompressionState:
     """Return the state with a program of explicit quantize and dequantize steps."""
     place, scheme = rules_for(state.profile.runtime)
-    float_model = copy.deepcopy(state.model)
+    float_model = clone(state.model)
     canonicalize(float_model)
     float_model = refresh(float_model, state.example)
     placement = place(float_model)
@@ -81,7 +81,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
             "quantize: the model has no convolution or linear layer with a stored weight"
         )
     ranges = _ranges(state, options, float_model, placement, scheme, progress)
-    student = copy.deepcopy(float_model)
+    student = clone(float_model)
     quantizers = prepare(student, placement, scheme, ranges)
     details: dict[str, object] = {"float_reasons": placement.reasons}
     if options.distill is not None:
@@ -125,7 +125,7 @@ def _distill(
     """Train ``student`` in place; keep the training only if held-out loss says it helped."""
     distill = options.distill
     assert distill is not None
-    teacher = copy.deepcopy(state.teacher)
+    teacher = clone(state.teacher)
     canonicalize(teacher)
     for quantizer in quantizers:
         quantizer.log_scale.requires_grad_(options.learn_step_sizes and quantizer.learnable)

@@ -2,28 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-
-BLOCK = """
-import importlib.abc, sys
-
-class Blocker(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-"""
-
-
-@pytest.fixture
-def without_torch(tmp_path: Path) -> str:
-    """A folder for PYTHONPATH that makes a light install of any interpreter."""
-    blocked = {"torch", "onnx", "onnxscript", "safetensors", "sklearn"}
-    (tmp_path / "sitecustomize.py").write_text(BLOCK.format(blocked=blocked))
-    return str(tmp_path)
 
 
 @pytest.mark.parametrize(

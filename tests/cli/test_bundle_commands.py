@@ -1,0 +1,121 @@
+"""inspect, eval and bench on a real bundle, through the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def test_inspect(run_cli, bundle: Path) -> None:
+    text = run_cli("inspect", str(bundle)).stdout
+    for words in (
+        "tiny for cpu (onnxruntime), classification",
+        "images: float32[N, 3, 2, 2]",
+        "from uint8 NHWC, mean (0.5, 0.5, 0.5)",
+        "logits: float32[N, 3]",
+        "classes 3: red, green, blue",
+        "91.64 %",
+        "2.00x",
+        "2.000 ms",
+        "export against torch: passed, agreement 99.70 %",
+        "float: pool[0] (ReduceMean): no integer kernel",
+        "QLinearMatMul",
+        "source: file tiny.pt",
+    ):
+        assert words in text, words
+
+
+def test_inspect_json_is_the_manifest(run_cli, bundle: Path) -> None:
+    data = json.loads(run_cli("inspect", str(bundle), "--json").stdout)
+    assert data == json.loads((bundle / "manifest.json").read_text())
+
+
+def test_inspect_checks_the_files(run_cli, bundle: Path) -> None:
+    content = bytearray((bundle / "model.onnx").read_bytes())
+    content[-1] ^= 1
+    (bundle / "model.onnx").write_bytes(content)
+    done = run_cli("inspect", str(bundle))
+    assert done.returncode == 2
+    assert "model.onnx was altered" in done.stderr
+
+
+def test_inspect_of_a_bundle_with_the_needed_fields_only(run_cli, bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    data = json.loads(path.read_text())
+    for field in ("stages", "parity", "kernels", "source"):
+        del data[field]
+    path.write_text(json.dumps(data))
+    done = run_cli("inspect", str(bundle))
+    assert done.returncode == 0, done.stderr
+
+
+def test_eval(run_cli, bundle: Path, data: Path) -> None:
+    done = run_cli("eval", str(bundle), "--data", str(data), "--json")
+    assert done.returncode == 0, done.stderr
+    quality = json.loads(done.stdout)["quality"]
+    assert (quality["metric"], quality["samples"]) == ("top1", 40)
+    assert (quality["value"], quality["negative_flips"]) == (0.75, 0.25)
+    text = run_cli("eval", str(bundle), "--data", str(data), "--model", "baseline").stdout
+    assert "top1 of baseline: 100.00 %" in text
+
+
+def test_eval_without_labels(run_cli, bundle: Path, data: Path) -> None:
+    with np.load(data) as arrays:
+        np.savez(data, x_train=arrays["x_train"], x_val=arrays["x_val"])
+    done = run_cli("eval", str(bundle), "--data", str(data), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["quality"]["metric"] == "cosine"
+    done = run_cli("eval", str(bundle), "--data", str(data), "--model", "baseline")
+    assert done.returncode == 2
+    assert "has no labels" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y_val": np.full(40, 7)}, "labels run from 7 to 7"),
+        ({"x_val": np.zeros((40, 2, 2), np.uint8)}, "error: "),
+        ({"x_val": np.zeros((40, 3, 3, 3), np.uint8)}, "error: "),
+    ],
+)
+def test_eval_of_data_that_does_not_fit(run_cli, bundle: Path, data: Path, change, words) -> None:
+    with np.load(data) as arrays:
+        np.savez(data, **{**arrays, **change})
+    done = run_cli("eval", str(bundle), "--data", str(data))
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_eval_works_without_torch(run_cli, without_torch: str, bundle: Path, data: Path) -> None:
+    done = run_cli("eval", str(bundle), "--data", str(data), PYTHONPATH=without_torch)
+    assert done.returncode == 0, done.stderr
+
+
+FEW = ("--processes", "1", "--rounds", "5")
+
+
+def test_bench_of_a_bundle(run_cli, bundle: Path) -> None:
+    done = run_cli("bench", str(bundle), *FEW, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["baseline"] == "baseline"
+    assert set(report["models"]) == {"compressed", "baseline"}
+    assert report["models"]["compressed"]["ratio"] > 0
+
+
+def test_bench_of_files_and_its_table(run_cli, bundle: Path) -> None:
+    files = [str(bundle / "model.onnx"), str(bundle / "baseline.onnx")]
+    done = run_cli("bench", *files, "--baseline", files[1], *FEW)
+    assert done.returncode == 0, done.stderr
+    assert f"speed against {files[1]}" in done.stdout.replace("\n", "")
+    assert "1 processes x 5 alternating calls" in done.stdout
+
+
+def test_bench_of_an_unknown_baseline(run_cli, bundle: Path) -> None:
+    done = run_cli("bench", str(bundle), "--baseline", "nope")
+    assert done.returncode == 2
+    assert "nope" in done.stderr
