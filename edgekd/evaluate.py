@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from edgekd.errors import DataError
 from edgekd.metrics import Quality, compare
 from edgekd.progress import Progress, Silent
 from edgekd.runtime import Manifest, Model, load
-from edgekd.spec import ModelSpec
 
 BATCH_SIZE = 64
 
@@ -72,23 +70,14 @@ def open_for(manifest: Manifest, data: str) -> Dataset:
     steps = next(iter(manifest.preprocessing.values()), None)
     sizes = manifest.spec.inputs[0].shape[-2:] if steps else ()
     height_width = [size for size in sizes if size is not None]
-    return open_data(
+    opened = open_data(
         data,
         mean=steps.mean if steps else None,
         std=steps.std if steps else None,
         image_size=(height_width[0], height_width[1]) if len(height_width) == 2 else None,
         seed=int(manifest.data.get("seed", 0)),
     )
-
-
-def arrange(arrays: Mapping[str, Array], spec: ModelSpec) -> dict[str, Array]:
-    """Match the data's arrays to the model's inputs: by name, or the only one to the only one."""
-    names = [tensor.name for tensor in spec.inputs]
-    if set(names) <= set(arrays):
-        return {name: arrays[name] for name in names}
-    if len(names) == len(arrays) == 1:
-        return {names[0]: next(iter(arrays.values()))}
-    raise DataError(f"the model takes {', '.join(names)}, the data has {', '.join(arrays)}")
+    return opened.bind([tensor.name for tensor in manifest.spec.inputs])
 
 
 def _run(
@@ -102,7 +91,7 @@ def _run(
         for start in range(0, total, BATCH_SIZE):
             indices = np.arange(start, min(start + BATCH_SIZE, total))
             arrays, expected = dataset.inputs(dataset.validation, indices)
-            outputs.append(_first(network(**arrange(arrays, network.spec))))
+            outputs.append(_first(network(**arrays)))
             if expected is not None:
                 targets.append(expected)
             advance(len(indices))

@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd.export.bundle import write_bundle
 
 N_SAMPLES = 40
-WRONG = 10  # validation samples that the compressed model gets wrong and the baseline right
 
 
 def classifier(weight: np.ndarray) -> bytes:
@@ -86,8 +85,8 @@ def manifest() -> dict[str, Any]:
 def bundle(tmp_path: Path) -> Path:
     """The compressed model takes blue (class 2) for red (class 0)."""
     good = np.eye(3)
-    bad = good.copy()
-    bad[2] = [1, 0, 0]
+    bad = np.zeros((3, 3))
+    bad[1] = [-1, 1, 0]  # looks at green only
     files = {"model.onnx": classifier(bad), "baseline.onnx": classifier(good)}
     return write_bundle(tmp_path / "tiny", files, manifest(), overwrite=False)
 
