@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import pickle
+import pickletools
 import re
 import zipfile
 from typing import Any
@@ -24,7 +26,7 @@ def read_checkpoint(data: bytes, name: str, *, trust_pickle: bool) -> Any:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = _refused_global(str(error))
-        if refused is None:
+        if refused is None or not _is_whole(data):
             raise ModelError(f"{name} is truncated or damaged: {_damage(error)}") from error
         if not trust_pickle:
             raise ModelError(_refusal(data, name, refused)) from None
@@ -55,6 +57,23 @@ def _refused_global(message: str) -> str | None:
         if found := re.search(pattern, message):
             return found[1].strip()
     return None
+
+
+def _is_whole(data: bytes) -> bool:
+    """Tell whether all opcodes are there; a cut file can end inside a name and look refused.
+
+    The legacy format starts with four pickles: magic number, version, system, content. A zip file
+    without its end was found out before.
+    """
+    if data[:2] == b"PK":
+        return True
+    stream = io.BytesIO(data)
+    try:
+        for _ in range(4):
+            collections.deque(pickletools.genops(stream), maxlen=0)
+    except Exception:
+        return False
+    return True
 
 
 def _damage(error: Exception) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _LONGEST = 20_000
 _LARGEST_EXPONENT = 64
 # sympy's own constructors in srepr, and the functions that torch adds (the exporter's table

@@ -50,17 +50,31 @@ def _output_names(tree: Any) -> list[str]:
 
 def check_stateless_inference(program: Program) -> None:
     """Raise ModelError for a graph in training mode, or one that changes its own buffers."""
-    mutated = list(program.graph_signature.buffers_to_mutate.values())
-    if mutated:
-        raise ModelError(
-            f"the model changes its buffer {mutated[0]} on every call; edge runtimes keep no state"
-        )
+    buffers = program.graph_signature.inputs_to_buffers
     for node in program.graph.nodes:
         if _is_training(node):
             raise ModelError(
                 f"the model runs {node.target} in training mode: call model.eval() before "
                 "exporting, and pass training=self.training to functional dropout"
             )
+        for name in _written(node) & buffers.keys():
+            raise ModelError(
+                f"the model changes its buffer {buffers[name]} on every call; edge runtimes "
+                "keep no state"
+            )
+
+
+def _written(node: torch.fx.Node) -> set[str]:
+    """Return the names of the nodes whose tensors this node's operator changes in place."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None:
+        return set()
+    pairs = zip(schema.arguments, node.args, strict=False)
+    return {
+        given.name
+        for argument, given in pairs
+        if argument.is_write and isinstance(given, torch.fx.Node)
+    }
 
 
 def _is_training(node: torch.fx.Node) -> bool:

@@ -1,7 +1,5 @@
 """to_program and save_model: names, shapes, free batch, refusals."""
 
-import os
-
 import pytest
 import torch
 from torch import nn
@@ -86,7 +84,7 @@ def test_save_model_leaves_the_module_alone(tmp_path):
     assert [layer.training for layer in module.modules()] == [True, True, False, True]
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.pt2"]
-    assert os.stat(tmp_path / "m.pt2").st_mode & 0o777 == 0o644
+    assert (tmp_path / "m.pt2").stat().st_mode & 0o777 == 0o644
 
 
 def test_save_model_keeps_the_old_file_when_it_fails(tmp_path):
@@ -100,8 +98,7 @@ def test_save_model_keeps_the_old_file_when_it_fails(tmp_path):
 
 
 def test_export_prints_nothing(tmp_path, capfd):
-    to_program(roundtrip(nn.LSTM(4, 3, batch_first=True), torch.randn(2, 5, 4), tmp_path), None) \
-        if False else roundtrip(nn.Linear(4, 3), torch.randn(2, 4), tmp_path)  # fmt: skip
+    to_program(roundtrip(nn.Linear(4, 3), torch.randn(2, 4), tmp_path), None)
     with pytest.raises(ModelError):
         to_program(opened(Function(lambda x: x.view(2, 4))), (torch.randn(2, 4),))
     assert capfd.readouterr() == ("", "")
@@ -126,7 +123,7 @@ def test_a_static_batch_is_freed_where_possible(tmp_path, batch):
 def test_a_static_batch_in_the_graph_is_named(tmp_path, batch):
     module = Function(lambda x: x.view(x.shape[0], -1))
     first = static(module, (torch.randn(batch, 2, 2),), tmp_path)
-    with pytest.raises(ModelError, match=r"fixed batch size.*shape '\[\d, .*edgekd.save_model"):
+    with pytest.raises(ModelError, match=r"fixed batch size.*edgekd.save_model"):
         to_program(first, None)
 
 
@@ -204,7 +201,7 @@ def test_a_program_exported_in_training_mode(tmp_path):
         nn.Sequential(nn.Linear(3, 2), nn.Dropout()).train(), (torch.randn(2, 3),)
     )
     torch.export.save(program, tmp_path / "m.pt2")
-    with pytest.raises(ModelError, match="training mode|changes with the batch"):
+    with pytest.raises(ModelError, match=r"training mode|changes with the batch"):
         to_program(open_model(tmp_path / "m.pt2"), None)
 
 

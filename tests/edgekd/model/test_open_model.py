@@ -240,13 +240,11 @@ def test_extras_that_need_trust(tmp_path, arch, weights, extra, named):
     assert open_model(path, arch=arch, trust_pickle=True).kind == "state_dict"
 
 
-def test_a_class_that_is_not_there(tmp_path, monkeypatch):
+def test_a_class_that_is_not_there(tmp_path):
     path = write(tmp_path, Custom())
     data = path.read_bytes()
-    monkeypatch.delattr(f"{__name__}.Custom") if __name__ in __import__("sys").modules else None
-    path.write_bytes(data.replace(b"Custom", b"Cusxxx"))  # same length, but another class
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(path, "w") as target:
-        for entry in source.namelist():  # again with right checksums
+        for entry in source.namelist():  # the same module, of a class that does not exist
             target.writestr(entry, source.read(entry).replace(b"Custom", b"Cusxxx"))
     refused(path, "needs a class that cannot be imported here", trust_pickle=True)
 
