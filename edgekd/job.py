@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,7 @@ from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, load_profile
 from edgekd.errors import DataError
-from edgekd.model.load import open_model
+from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.recipe import Recipe, check_recipe, load_recipe
 
@@ -96,7 +97,8 @@ def prepare(request: CompressRequest) -> Job:
         calibration_samples=_calibration_samples(recipe),
         seed=recipe.seed,
     )
-    loaded = to_program(opened, example or _example(data))
+    loaded = to_program(opened, example or _example(data, opened))
+    data = data.bind([tensor.name for tensor in loaded.spec.inputs])
     return Job(request, profile, recipe, loaded, data, StepCache(request.cache or default_cache()))
 
 
@@ -104,8 +106,14 @@ def _calibration_samples(recipe: Recipe) -> int:
     return max(stage.calibration.samples for stage in recipe.stages)
 
 
-def _example(data: Dataset) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(array) for array in data.example().values())
+def _example(data: Dataset, opened: OpenedModel) -> tuple[Tensor, ...]:
+    """Return an example batch in the order of forward's arguments, where the data names them."""
+    arrays = data.example()
+    assert opened.module is not None  # a program brings its own example
+    arguments = list(inspect.signature(opened.module.forward).parameters)
+    if set(arrays) <= set(arguments):
+        arrays = {name: arrays[name] for name in arguments if name in arrays}
+    return tuple(map(torch.from_numpy, arrays.values()))
 
 
 def versions() -> dict[str, str]:

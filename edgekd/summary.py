@@ -41,6 +41,7 @@ def _losses(steps: list[Step]) -> str:
 def build_manifest(
     job: Job, steps: list[Step], proof: Parity, messages: list[str]
 ) -> dict[str, Any]:
+    """Return the bundle's manifest as plain data, without the files' hashes."""
     last, data, spec = steps[-1], job.data, job.loaded.spec
     reasons = last.record["details"].get("float_reasons", {})
     images = (
