@@ -24,6 +24,10 @@ def read_npz(path: Path) -> tuple[ArraySamples, ArraySamples | None]:
     arrays = _read_arrays(path)
     if not any(name.partition(".")[0] in ("x", "x_train") for name in arrays):
         raise DataError(f"{path.name} holds {', '.join(arrays) or 'nothing'}; expected {_EXPECTED}")
+    if _inputs(arrays, "x") and _inputs(arrays, "x_train"):
+        raise DataError(f"{path.name} holds both x and x_train; expected {_EXPECTED}")
+    if "y_val" in arrays and not _inputs(arrays, "x_val"):
+        raise DataError(f"{path.name} holds y_val but no x_val; expected {_EXPECTED}")
     if _inputs(arrays, "x"):
         return _split(arrays, "", "data"), None
     train = _split(arrays, "_train", "train")

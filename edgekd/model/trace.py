@@ -77,6 +77,8 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for category in (UserWarning, FutureWarning, DeprecationWarning):
             warnings.filterwarnings("ignore", category=category, module=r"(torch|copyreg)(\.|$)")
+        # Every LSTM and GRU causes this one, and torch blames contextlib for it.
+        warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
         yield
 
 

@@ -129,6 +129,8 @@ X, Y = floats(10), np.zeros(10, int)
     ("arrays", "message"),
     [
         ({"data": X, "labels": Y}, "holds data, labels; expected x_train"),
+        ({"x": X, "x_train": X}, "both x and x_train"),
+        ({"x_train": X, "y_train": Y, "y_val": Y}, "y_val but no x_val"),
         ({"x": nan_at_3(np.nan)}, r"input x holds nan at index \[3, 2\]"),
         ({"x": nan_at_3(np.inf)}, r"input x holds inf at index \[3, 2\]"),
         ({"x": X, "y": Y[:9]}, "different lengths: input x 10, targets 9"),

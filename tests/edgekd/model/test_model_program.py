@@ -98,7 +98,9 @@ def test_save_model_keeps_the_old_file_when_it_fails(tmp_path):
 
 
 def test_export_prints_nothing(tmp_path, capfd):
-    to_program(roundtrip(nn.Linear(4, 3), torch.randn(2, 4), tmp_path), None)
+    recurrent = nn.Sequential(nn.Embedding(9, 4), nn.GRU(4, 3, batch_first=True))
+    loaded = to_program(roundtrip(recurrent, torch.randint(0, 9, (1, 5)), tmp_path), None)
+    assert describe(loaded)[1] == "output_0: float32[N, 5, 3]"
     with pytest.raises(ModelError):
         to_program(opened(Function(lambda x: x.view(2, 4))), (torch.randn(2, 4),))
     assert capfd.readouterr() == ("", "")
