@@ -76,19 +76,26 @@ def _show_layers(data: Mapping[str, Any]) -> None:
         show_table(("layer", "operator", "kernel", "precision", "why not integer"), rows)
 
 
-PROVENANCE = ("created", "edgekd", "source", "versions", "recipe", "seed", "data", "failed_checks")
+PROVENANCE = ("created", "edgekd", "source", "versions", "seed", "data", "failed_checks")
 
 
 def _show_provenance(data: Mapping[str, Any]) -> None:
+    if data.get("recipe"):
+        show_line(f"recipe: {data['recipe']['name']} (whole in --json)")
     for key in PROVENANCE:
         if data.get(key) not in (None, [], {}):
-            show_line(f"{key}: {_flat(data[key])}")
+            show_line(f"{key.replace('_', ' ')}: {_flat(data[key])}")
 
 
 def _flat(value: Any) -> str:
-    """Return nested plain data on one line."""
+    """Return nested plain data on one line, hashes shortened."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_inner(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return " ".join(map(_flat, value))
-    return str(value)
+        return "; ".join(map(_inner, value))
+    text = str(value)
+    return f"{text[:16]}..." if len(text) == 64 and text.isalnum() else text
+
+
+def _inner(value: Any) -> str:
+    return f"({_flat(value)})" if isinstance(value, dict) else _flat(value)
