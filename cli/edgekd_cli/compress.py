@@ -9,7 +9,7 @@ import typer
 
 from edgekd_cli.console import open_progress
 from edgekd_cli.extras import require_compress
-from edgekd_cli.options import Json, check_finite, comma_list, finite
+from edgekd_cli.options import Json, check_finite, comma_list, finite, length
 from edgekd_cli.output import show_json, show_line
 from edgekd_cli.results import show_result
 
@@ -67,7 +67,9 @@ def run(
     """Compress a trained model for a device and write a verified bundle."""
     means = comma_list("--mean", mean, finite)
     stds = comma_list("--std", std, finite)
-    shape = comma_list("--input-shape", input_shape, int)
+    shape = comma_list("--input-shape", input_shape, length)
+    if (means is None) != (stds is None):
+        raise typer.BadParameter("one makes no sense without the other", param_hint="--mean/--std")
     require_compress()
     from edgekd.job import CompressRequest
 
@@ -80,7 +82,7 @@ def run(
         input_shape=shape,
         target=target,
         recipe=recipe,
-        out=out or Path("out") / model.stem,
+        out=out or Path("out") / (model.stem or "model"),
         max_drop=max_drop,
         trust_pickle=trust_pickle,
         seed=seed,

@@ -21,7 +21,7 @@ def comma_list(option: str, text: str | None, kind: Callable[[str], T]) -> tuple
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not a list of numbers with commas between them", param_hint=option
+            f"{text!r} is not a list of fitting numbers with commas between them", param_hint=option
         ) from None
 
 
@@ -30,6 +30,14 @@ def finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is not finite")
+    return number
+
+
+def length(text: str) -> int:
+    """Read the length of an axis; ValueError unless it is a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text} is not above 0")
     return number
 
 

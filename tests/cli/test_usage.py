@@ -35,6 +35,8 @@ def test_version(run_cli) -> None:
         ["compress", "m.pt", "--mean", "0.5,x"],
         ["compress", "m.pt", "--std", "nan"],
         ["compress", "m.pt", "--input-shape", "3,32.5"],
+        ["compress", "m.pt", "--input-shape", "3,0,8"],
+        ["compress", "m.pt", "--mean", "0.5"],
         ["compress", "m.pt", "--max-drop", "-1"],
         ["compress", "m.pt", "--max-drop", "nan"],
         ["compress", "m.pt", "--max-drop", "inf"],
