@@ -81,8 +81,9 @@ def read_kernels(model: bytes, reasons: dict[str, str] | None = None) -> KernelR
     written = onnx.load_from_string(model)
     optimised = _optimised(model)
     kernels = {node.name: node.op_type for node in optimised.graph.node}
+    names = {node.name for node in written.graph.node}
     layers = [
-        _layer(written.graph, node, kernels, reasons or {})
+        _layer(written.graph, node, _kernel_of(node.name, kernels, names), reasons or {})
         for node in written.graph.node
         if node.op_type in (*LAYERS, *SUMS, *POOLINGS)
     ]
@@ -115,23 +116,25 @@ def _optimised(model: bytes) -> onnx.ModelProto:
 
 
 def _layer(
-    graph: onnx.GraphProto, node: onnx.NodeProto, kernels: dict[str, str], reasons: dict[str, str]
+    graph: onnx.GraphProto, node: onnx.NodeProto, kernel: str, reasons: dict[str, str]
 ) -> LayerKernel:
-    kernel = _kernel_of(node.name, kernels)
     if kernel in INTEGER_KERNELS:
         return LayerKernel(node.name, node.op_type, kernel, "int8")
     reason = reasons.get(node.name) or _float_reason(graph, node)
     return LayerKernel(node.name, node.op_type, kernel or "fused away", "float32", reason)
 
 
-def _kernel_of(name: str, kernels: dict[str, str]) -> str:
-    """Find the optimised node that came from ``name``: fusions append to or prefix the name."""
+def _kernel_of(name: str, kernels: dict[str, str], names: set[str]) -> str:
+    """Find the optimised node that came from ``name``: fusions append to or prefix the name.
+
+    ``names`` are those of all written nodes: what has one of these came from that node.
+    """
     if name in kernels:
         return kernels[name]
     for suffixed in (f"{name}_token", f"{name}/", f"fused {name}", f"{name}_"):
         for candidate, op in kernels.items():
             rest = candidate[len(suffixed) :]
-            if candidate.startswith(suffixed) and (not rest or not rest[0].isalpha()):
+            if candidate.startswith(suffixed) and candidate not in names and (not rest or not rest[0].isalpha()):
                 return op
     return ""
 
@@ -140,9 +143,13 @@ def _float_reason(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:
     """Explain from the written graph why a layer could not become an integer kernel."""
     producers = {name: other for other in graph.node for name in other.output}
     stored = {initializer.name for initializer in graph.initializer}
-    for name in node.input[:2]:
+    if node.op_type in ("ConvTranspose", "ReduceMean"):
+        return f"ONNX Runtime has no integer kernel for {node.op_type}"
+    for position, name in enumerate(node.input[:2]):
         producer = producers.get(name)
         if producer is None or producer.op_type != "DequantizeLinear":
+            if node.op_type in LAYERS and position == 1 and name in stored:
+                return "its weight is not quantized"
             what = "a constant" if name in stored else "the model's input"
             source = what if producer is None else f"{producer.op_type} ({producer.name})"
             return f"reads a tensor that is not quantized, from {source}"

@@ -17,7 +17,7 @@ from edgekd.errors import ExportError
 from edgekd.graph.program import to_program
 from edgekd.spec import ModelSpec
 
-WEIGHTED = ("Conv", "Gemm", "MatMul")
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def export_onnx(
@@ -98,7 +98,7 @@ def _name_layers(graph: Graph) -> None:
         name = (node.name or node.op_type).removeprefix("node_")
         if weight is not None:
             path, _, leaf = weight.rpartition(".")
-            name = path or leaf
+            name = path or leaf.removesuffix("_codes")
         while name in taken:
             name += "_"
         taken.add(name)

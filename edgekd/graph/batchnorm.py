@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from edgekd.graph.tensors import add_tensor, clean, constant, is_op
+from edgekd.graph.tensors import add_tensor, clean, constant, free_name, is_op
 
 aten = torch.ops.aten
 _FOLDABLE = (
@@ -54,11 +54,19 @@ def _fold(module: fx.GraphModule, norm: fx.Node) -> bool:
     new_bias = bias * factor + shift
     weight_read = add_tensor(module, name, new_weight, before=layer, trainable=True)
     bias_name = f"{name.removesuffix('weight')}bias" if name.endswith("weight") else f"{name}_bias"
+    if not _reads_alone(layer, bias_node, bias_name):
+        bias_name = free_name(module, bias_name)
     bias_read = add_tensor(module, bias_name, new_bias, before=layer, trainable=True)
     layer.args = (layer.args[0], weight_read, bias_read, *layer.args[3:])
     norm.replace_all_uses_with(layer)
     module.graph.erase_node(norm)
     return True
+
+
+def _reads_alone(layer: fx.Node, bias: object, name: str) -> bool:
+    """Tell whether ``name`` is the layer's own bias, which nothing else reads."""
+    reads = [node for node in layer.graph.nodes if node.op == "get_attr" and node.target == name]
+    return reads == [bias] and set(reads[0].users) == {layer}
 
 
 def _affine(

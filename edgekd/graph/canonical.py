@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.graph.batchnorm import fold_batch_norm
-from edgekd.graph.tensors import add_tensor, clean, is_op, shape_of, static_spatial
+from edgekd.graph.tensors import add_tensor, clean, constant, is_op, shape_of, static_spatial
 
 aten = torch.ops.aten
 
-_OUT_OF_PLACE = {
+OUT_OF_PLACE = {
     aten.relu_.default: aten.relu.default,
     aten.add_.Tensor: aten.add.Tensor,
     aten.mul_.Tensor: aten.mul.Tensor,
@@ -34,6 +34,7 @@ def canonicalize(module: fx.GraphModule) -> None:
     """Rewrite ``module`` in place into the form that the quantizer placement expects."""
     make_functional(module)
     remove_identities(module)
+    resolve_padding(module)
     fold_batch_norm(module)
     replace_padded_shortcuts(module)
     unify_global_pooling(module)
@@ -46,9 +47,9 @@ def make_functional(module: fx.GraphModule) -> None:
     Whoever reads the overwritten tensor later gets the new value, as in eager execution.
     """
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or node.target not in _OUT_OF_PLACE:
+        if node.op != "call_function" or node.target not in OUT_OF_PLACE:
             continue
-        node.target = _OUT_OF_PLACE[node.target]
+        node.target = OUT_OF_PLACE[node.target]
         overwritten = node.args[0]
         following = _nodes_after(node)
         overwritten.replace_all_uses_with(node, delete_user_cb=following.__contains__)
@@ -63,12 +64,45 @@ def _nodes_after(node: fx.Node) -> set[fx.Node]:
 
 
 def remove_identities(module: fx.GraphModule) -> None:
-    """Drop dropout in inference mode and slices that take a whole axis."""
+    """Drop copies, dropout in inference mode and slices that take a whole axis."""
     for node in list(module.graph.nodes):
         idle_dropout = is_op(node, aten.dropout.default) and not node.args[2]
-        if idle_dropout or (is_op(node, aten.slice.Tensor) and _takes_everything(node)):
+        copy = is_op(node, aten.clone.default, aten.contiguous.default)
+        if idle_dropout or copy or (is_op(node, aten.slice.Tensor) and _takes_everything(node)):
             node.replace_all_uses_with(node.args[0])
+            # Not left to dead code elimination: it keeps dropout, which draws random numbers.
+            module.graph.erase_node(node)
     clean(module)
+
+
+def resolve_padding(module: fx.GraphModule) -> None:
+    """Write the padding of convolutions with ``same`` or ``valid`` as numbers.
+
+    An even kernel needs more on one side than on the other, which the numbers cannot say; such a
+    convolution stays as it is.
+    """
+    twins = {
+        aten.conv1d.padding: aten.conv1d.default,
+        aten.conv2d.padding: aten.conv2d.default,
+        aten.conv3d.padding: aten.conv3d.default,
+    }
+    for node in module.graph.nodes:
+        if not is_op(node, *twins):
+            continue
+        given: list[Any] = list(node.args)
+        given += [None, 1, "valid", 1, 1][len(given) - 2 :]
+        kernel = constant(module, given[1])
+        if kernel is None:
+            continue
+        sizes = kernel.shape[2:]
+        dilation = given[5] if isinstance(given[5], (list, tuple)) else [given[5]]
+        reach = [d * (size - 1) for d, size in zip([*dilation] * len(sizes), sizes, strict=False)]
+        if given[4] == "valid":
+            reach = [0] * len(sizes)
+        if any(r % 2 for r in reach):
+            continue
+        given[4] = [r // 2 for r in reach]
+        node.target, node.args, node.kwargs = twins[node.target], tuple(given), {}
 
 
 def _takes_everything(node: fx.Node) -> bool:
@@ -146,8 +180,12 @@ def _selection_kernel(channels: int, before: int, after: int) -> Tensor:
 
 
 def unify_global_pooling(module: fx.GraphModule) -> None:
-    """Write mean over H and W, and adaptive pooling to 1x1, as one average pooling."""
+    """Write mean over H and W, and adaptive pooling to 1x1, as one average pooling.
+
+    So, too, the mean over the last axis of a signal ``(N, C, L)``.
+    """
     for node in list(module.graph.nodes):
+        _unify_mean_of_signal(module, node)
         spatial = static_spatial(node.args[0]) if node.args else None
         if spatial is None or not _pools_everything(node, spatial):
             continue
@@ -161,6 +199,22 @@ def unify_global_pooling(module: fx.GraphModule) -> None:
                 pooled.meta = dict(node.meta)
         node.replace_all_uses_with(pooled)
     clean(module)
+
+
+def _unify_mean_of_signal(module: fx.GraphModule, node: fx.Node) -> None:
+    if not is_op(node, aten.mean.dim) or _keeps_axes(node):
+        return
+    shape = shape_of(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+    length = shape[2] if shape is not None and len(shape) == 3 else None
+    if not isinstance(length, int) or [axis % 3 for axis in node.args[1]] != [2]:  # type: ignore
+        return
+    with module.graph.inserting_before(node):
+        pooled = module.graph.call_function(
+            aten.avg_pool1d.default, (node.args[0], [length], [length])
+        )
+        flat = module.graph.call_function(aten.flatten.using_ints, (pooled, 1))
+    pooled.meta, flat.meta = dict(node.meta), dict(node.meta)
+    node.replace_all_uses_with(flat)
 
 
 def _pools_everything(node: fx.Node, spatial: tuple[int, int]) -> bool:

@@ -3,19 +3,86 @@
 from __future__ import annotations
 
 import copy
+import operator
 
+import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from edgekd.graph.canonical import OUT_OF_PLACE
+from edgekd.graph.tensors import is_op
 from edgekd.model.program import callable_module
 from edgekd.model.trace import export_batched, quiet
 
 
 def to_module(program: ExportedProgram) -> fx.GraphModule:
-    """Return a callable copy of ``program`` whose tensors are independent of it."""
+    """Return a callable copy of ``program`` whose tensors are independent of it.
+
+    A program that writes into parts of tensors (``x[:, 0] = 1``) is made functional first, since
+    the rewrites take a node's value to stay what it is.
+    """
+    if any(_writes_what_others_read(node) for node in program.graph.nodes):
+        with quiet():
+            program = program.run_decompositions({})
     module = callable_module(program)
     assert isinstance(module, fx.GraphModule)
-    return clone(module)
+    module = clone(module)
+    _compose_batch_norm(module)
+    return module
+
+
+def _writes_what_others_read(node: fx.Node) -> bool:
+    """Tell whether ``node`` changes a tensor in a way that replacing one name cannot express."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or not schema.is_mutable:
+        return False
+    if is_op(node, torch.ops.aten.batch_norm.default):
+        return False  # changes its statistics in training mode only
+    if node.target not in OUT_OF_PLACE:
+        return True
+    overwritten = node.args[0]
+    assert isinstance(overwritten, fx.Node)
+    return any(node < reader for alias in _aliases(overwritten) for reader in alias.users)
+
+
+def _aliases(node: fx.Node) -> set[fx.Node]:
+    """Return the other names under which the memory of ``node`` can be read."""
+    found, frontier = {node}, [node]
+    while frontier:
+        current = frontier.pop()
+        near = [user for user in current.users if _may_alias(user)]
+        if _may_alias(current):
+            near += [n for n in current.all_input_nodes if n.op != "get_attr"]
+        frontier += [n for n in near if n not in found]
+        found.update(near)
+    return found - {node}
+
+
+def _may_alias(node: fx.Node) -> bool:
+    """Tell whether the output of ``node`` may share memory with its input."""
+    aten = torch.ops.aten
+    sometimes = (aten.reshape.default, aten.flatten.using_ints, aten.contiguous.default)
+    if is_op(node, operator.getitem, *sometimes, aten.dropout.default):
+        return True
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(
+        value.alias_info is not None and not value.alias_info.is_write for value in schema.returns
+    )
+
+
+def _compose_batch_norm(module: fx.GraphModule) -> None:
+    """Undo what making a program functional does to batch norms."""
+    aten = torch.ops.aten
+    for node in list(module.graph.nodes):
+        norm = node.args[0] if is_op(node, operator.getitem) and node.args[1] == 0 else None
+        if not is_op(norm, aten._native_batch_norm_legit_no_training.default):
+            continue
+        assert isinstance(norm, fx.Node)
+        *tensors, momentum, eps = norm.args
+        node.target = aten.batch_norm.default
+        node.args = (*tensors, False, momentum, eps, False)
+    module.graph.eliminate_dead_code()
+    module.recompile()
 
 
 def clone(module: fx.GraphModule) -> fx.GraphModule:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -45,6 +47,14 @@ def add_tensor(
         owner.register_buffer(leaf, value.detach().clone())
     with module.graph.inserting_before(before):
         return module.graph.get_attr(name)
+
+
+def free_name(module: fx.GraphModule, name: str) -> str:
+    """Return ``name``, with a number behind it if the module has a tensor of that name."""
+    stored = (module.named_parameters, module.named_buffers)
+    taken = {n for named in stored for n, _ in named(remove_duplicate=False)}
+    candidates = itertools.chain([name], (f"{name}_{count}" for count in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def clean(module: fx.GraphModule) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
-from edgekd.graph.tensors import add_tensor, clean, constant, is_op
+from edgekd.graph.tensors import add_tensor, clean, constant, free_name, is_op
 from edgekd.quantize.fake import Quantizer, WeightQuantizer
 from edgekd.quantize.operations import WEIGHTED
 from edgekd.quantize.placement import Scheme
@@ -49,11 +49,24 @@ def _integer_bias(module: fx.GraphModule, layer: fx.Node) -> None:
     bias = constant(module, bias_node)
     if source is None or weight is None or bias is None or not isinstance(bias_node, fx.Node):
         return
+    _make_room(weight, source.scale(), bias)
     scale = (source.scale() * weight.scale().reshape(-1)).detach()
-    limit = 2**31 - 1
-    codes = torch.round(bias.double() / scale.double()).clamp(-limit, limit).to(torch.int32)
+    codes = torch.round(bias.double() / scale.double()).to(torch.int32)
     read = _dequantize_channels(module, layer, str(bias_node.target), (codes, scale))
     layer.args = (*layer.args[:2], read, *layer.args[3:])
+
+
+@torch.no_grad()
+def _make_room(weight: Quantizer, source_scale: Tensor, bias: Tensor) -> None:
+    """Widen weight steps that are too fine for the bias to fit into int32.
+
+    That happens in channels whose weights are almost zero, as training with weight decay leaves
+    them; 2^30 bias steps cover the bias, so the coarser weights change nothing that shows.
+    """
+    least = bias.abs().double() / source_scale.double() / 2**30
+    steps = weight.scale().double()
+    wide = torch.maximum(steps, least.reshape(steps.shape))
+    weight.log_scale.copy_(torch.where(wide > steps, wide.log(), weight.log_scale))
 
 
 def _convert_weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuantizer) -> None:
@@ -71,10 +84,13 @@ def _dequantize_channels(
 ) -> fx.Node:
     """Store (codes, scale) under names derived from ``name`` and return their real values."""
     codes, scale = stored
-    read = add_tensor(module, f"{name}_codes", codes, before=before)
-    scale_read = add_tensor(module, f"{name}_scale", scale, before=before)
     zero = torch.zeros(len(scale), dtype=codes.dtype)
-    zero_read = add_tensor(module, f"{name}_zero_point", zero, before=before)
+    tensors = {"codes": codes, "scale": scale, "zero_point": zero}
+    read, scale_read, zero_read = (
+        # Layers can share a weight or bias, but each has its own steps, hence the free name.
+        add_tensor(module, free_name(module, f"{name}_{what}"), tensor, before=before)
+        for what, tensor in tensors.items()
+    )
     limit = torch.iinfo(codes.dtype).max
     with module.graph.inserting_before(before):
         return module.graph.call_function(

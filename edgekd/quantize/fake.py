@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from edgekd.algorithms.fake_quant import fake_quantize, lsq_gradient_scale
 
 
+_TINY = 1e-30  # below this, products of two float32 steps underflow
+
+
 class Quantizer(nn.Module):
     """Fake quantization with a fixed zero point and a step size that can be learned.
 
@@ -59,8 +62,10 @@ class WeightQuantizer(Quantizer):
 
     def __init__(self, weight: Tensor):
         largest = weight.detach().abs().flatten(1).amax(1)
-        # A channel of zeros has no range; any step represents it exactly.
-        step = torch.where(largest > 0, largest / 127.0, torch.ones_like(largest))
+        # A channel of zeros has no range: any step represents it, but its bias is stored in
+        # steps of (input step * weight step), so it takes the one of the widest channel.
+        widest = largest.max() if largest.max() > _TINY else torch.ones(())
+        step = torch.where(largest > _TINY, largest, widest) / 127.0
         super().__init__(step.reshape(-1, *[1] * (weight.ndim - 1)), 0, -127, 127)
 
     def codes(self, weight: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from edgekd.quantize.operations import (
     fused_value,
     is_tensor_pair,
     is_weighted,
+    layer_name,
 )
 from edgekd.quantize.placement import Placement, QuantizedTensor, Scheme, node_inputs
 
@@ -86,13 +87,13 @@ def _integer_operations(module: fx.GraphModule, reasons: dict[str, str]) -> set[
         if reason is None:
             integer.add(node)
         elif reason:
-            reasons[node.name] = reason
+            reasons[layer_name(node)] = reason
     while True:
         out = {n: why for n in integer if (why := _pointless(n, integer)) is not None}
         if not out:
             return integer
         integer -= out.keys()
-        reasons.update({node.name: why for node, why in out.items()})
+        reasons.update({layer_name(node): why for node, why in out.items()})
 
 
 def _unsupported(module: fx.GraphModule, node: fx.Node) -> str | None:
@@ -109,12 +110,20 @@ def _unsupported(module: fx.GraphModule, node: fx.Node) -> str | None:
     return None if is_op(node, *POOLINGS, *CONCATENATIONS) else ""
 
 
+def _only_output(value: fx.Node) -> bool:
+    """Tell whether ``value`` goes nowhere but out, directly or through moves."""
+    return all(
+        user.op == "output" or (is_op(user, *MOVES) and _only_output(user)) for user in value.users
+    )
+
+
 def _pointless(node: fx.Node, integer: set[fx.Node]) -> str | None:
     """Return why an operation should stay in float because of its readers, if it should."""
     value = fused_value(node)
     if is_op(node, *LINEARS):
         return None
     if is_op(node, *CONVOLUTIONS):
-        only_output = all(user.op == "output" for user in value.users)
-        return "its output is the model's output, kept in full resolution" if only_output else None
+        if _only_output(value):
+            return "its output is the model's output, kept in full resolution"
+        return None
     return None if _wanted(value, integer) else "nothing that reads it runs on integers"

@@ -13,7 +13,7 @@ CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
 LINEARS = (aten.linear.default,)
 WEIGHTED = CONVOLUTIONS + LINEARS
 SUMS = (aten.add.Tensor, aten.mul.Tensor)
-POOLINGS = (aten.avg_pool2d.default,)
+POOLINGS = (aten.avg_pool1d.default, aten.avg_pool2d.default)
 CONCATENATIONS = (aten.cat.default,)
 NORMS = (aten.layer_norm.default, aten.group_norm.default, aten.rms_norm.default)
 # Operations that only move values: they run on integers when both sides share one scale.
@@ -29,6 +29,15 @@ MOVES = (
     aten.slice.Tensor,
 )
 CLAMPS = (aten.relu6.default, aten.hardtanh.default, aten.clamp.default)
+
+
+def layer_name(node: fx.Node) -> str:
+    """Return the name that the exported graph gives a layer: where its weight is stored."""
+    weight = node.args[1] if is_op(node, *WEIGHTED) else None
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return node.name
+    path, _, leaf = str(weight.target).rpartition(".")
+    return path or leaf
 
 
 def is_weighted(module: fx.GraphModule, node: fx.Node) -> bool:
