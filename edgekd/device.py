@@ -19,6 +19,7 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 class DeviceProfile(Settings):
     """One device, and where each of its figures comes from.
 
+    ``architecture`` is what ``platform.machine()`` says on the device, None where it varies.
     ``opset`` is the newest ONNX operator set that the device's runtime reads. ``threads`` is the
     number of threads that latency is measured with. ``recipe`` is the shipped recipe used when
     none is asked for. ``channel_multiple`` is the channel count step that the runtime's INT8
@@ -31,6 +32,7 @@ class DeviceProfile(Settings):
     updated: date
     runtime: Runtime
     opset: Annotated[int, Field(ge=13, strict=True)]  # 13: first with per-channel Q/DQ
+    architecture: Literal["x86_64", "aarch64"] | None = None
     aliases: tuple[Name, ...] = ()
     threads: Count = 1
     recipe: Name = "int8-distilled"

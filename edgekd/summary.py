@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from edgekd import __version__
-from edgekd.export.kernels import read_kernels
+from edgekd.device import DeviceProfile
+from edgekd.export.kernels import KernelReport, read_kernels, read_placement
 from edgekd.export.parity import Parity
 from edgekd.job import CompressRequest, Job, versions
 from edgekd.steps import ORIGINAL, Step
@@ -38,12 +40,33 @@ def _losses(steps: list[Step]) -> str:
     )
 
 
+def target_notes(profile: DeviceProfile) -> list[str]:
+    """Say plainly what was not done on the target itself."""
+    if profile.runtime == "tensorrt":
+        return [
+            "the TensorRT engine must be built where TensorRT is, on the device: trtexec "
+            "--onnx=model.onnx --int8 --fp16 --saveEngine=model.engine (TensorRT 8.5 to 10; leave "
+            "out --int8 --fp16 from 11 on); accuracy here is ONNX Runtime's for the same graph, "
+            "and latency was not measured"
+        ]
+    here = platform.machine()
+    if profile.architecture not in (None, here):
+        return [f"latency was measured on this {here} machine, not on {profile.title}"]
+    return []
+
+
+def _kernels(profile: DeviceProfile, step: Step) -> KernelReport:
+    """Return the precision of every layer: as built where that can be seen, else as asked for."""
+    if profile.runtime == "onnxruntime":
+        return read_kernels(step.onnx, step.record["details"].get("float_reasons", {}))
+    return read_placement(step.onnx, profile.runtime)
+
+
 def build_manifest(
     job: Job, steps: list[Step], proof: Parity, messages: list[str]
 ) -> dict[str, Any]:
     """Return the bundle's manifest as plain data, without the files' hashes."""
     last, data, spec = steps[-1], job.data, job.loaded.spec
-    reasons = last.record["details"].get("float_reasons", {})
     images = (
         {} if data.preprocessing is None else {spec.inputs[0].name: data.preprocessing.to_dict()}
     )
@@ -66,7 +89,8 @@ def build_manifest(
         "stages": [step.record for step in steps],
         "accuracy": {ORIGINAL: steps[0].quality.to_dict(), "compressed": last.quality.to_dict()},
         "parity": proof.to_dict(),
-        "kernels": read_kernels(last.onnx, reasons).to_dict(),
+        "kernels": _kernels(job.profile, last).to_dict(),
         "latency": last.record["latency"],
+        "notes": [*target_notes(job.profile), *data.notes],
         "failed_checks": messages,
     }

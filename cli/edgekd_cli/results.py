@@ -21,12 +21,14 @@ def show_result(manifest: Record) -> None:
         show_line(_parity(manifest["parity"]))
     if manifest.get("kernels"):
         show_kernels(manifest["kernels"])
+    for note in manifest.get("notes") or []:
+        show_line(f"note: {note}")
 
 
 def show_kernels(kernels: Record) -> None:
     """Print how many layers run as integer kernels, and each one that does not with its reason."""
     show_line(
-        f"INT8 kernels in {kernels['runtime']}: "
+        f"INT8 in {kernels['runtime']}: "
         f"{kernels['integer_layers']} of {kernels['layers_total']} convolutions and matrix "
         f"products, {kernels['integer_sums']} of {kernels['sums_total']} sums and products"
     )

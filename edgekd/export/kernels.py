@@ -94,6 +94,31 @@ def read_kernels(model: bytes, reasons: dict[str, str] | None = None) -> KernelR
     )
 
 
+def read_placement(model: bytes, runtime: str) -> KernelReport:
+    """Return what the quantizers in ``model`` ask of a runtime that is not on this machine.
+
+    A layer counts as int8 if its data and weight come out of DequantizeLinear, a sum if at least
+    one operand does, which is how TensorRT takes them. What the runtime then builds is its own
+    decision, so the kernel is given as ``by placement``.
+    """
+    graph = onnx.load_from_string(model).graph
+    dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    layers = []
+    for node in graph.node:
+        if node.op_type not in (*LAYERS, *SUMS):
+            continue
+        found = [name in dequantized for name in node.input[:2]]
+        integer = any(found) if node.op_type in SUMS else all(found)
+        reason = "" if integer else "no quantizer on its inputs"
+        precision = "int8" if integer else "float32"
+        layers.append(LayerKernel(node.name, node.op_type, "by placement", precision, reason))
+    return KernelReport(
+        runtime=f"{runtime} (by placement, not built here)",
+        layers=tuple(layers),
+        operations=dict(Counter(node.op_type for node in graph.node)),
+    )
+
+
 def _optimised(model: bytes) -> onnx.ModelProto:
     """Return the graph after ONNX Runtime's precision-changing passes.
 
@@ -134,7 +159,11 @@ def _kernel_of(name: str, kernels: dict[str, str], names: set[str]) -> str:
     for suffixed in (f"{name}_token", f"{name}/", f"fused {name}", f"{name}_"):
         for candidate, op in kernels.items():
             rest = candidate[len(suffixed) :]
-            if candidate.startswith(suffixed) and candidate not in names and (not rest or not rest[0].isalpha()):
+            if (
+                candidate.startswith(suffixed)
+                and candidate not in names
+                and (not rest or not rest[0].isalpha())
+            ):
                 return op
     return ""
 

@@ -14,6 +14,7 @@ from onnx_ir import Graph, Model, Node, Value, to_proto
 from torch import Tensor, fx
 
 from edgekd.errors import ExportError
+from edgekd.export.opset import OLDEST_WRITTEN, lower_opset
 from edgekd.graph.program import to_program
 from edgekd.spec import ModelSpec
 
@@ -31,7 +32,12 @@ def export_onnx(
     program = to_program(module, example)
     try:
         with _quiet():
-            exported = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                opset_version=max(opset, OLDEST_WRITTEN),
+            )
             assert exported is not None
         model = exported.model
         _rename_ends(model, spec)
@@ -39,6 +45,9 @@ def export_onnx(
         _strip_metadata(model)
         proto = to_proto(model)
         _name_batch_axis(proto)
+        if opset < OLDEST_WRITTEN:
+            lower_opset(proto, opset)
+        _check_opset(proto, opset)
         onnx.checker.check_model(proto, full_check=True)
     except (ExportError, KeyboardInterrupt):
         raise
@@ -50,6 +59,23 @@ def export_onnx(
             "the exporter's own report"
         ) from error
     return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _check_opset(proto: onnx.ModelProto, opset: int) -> None:
+    """Raise ExportError unless the model is of the opset asked for: a failed conversion is silent.
+
+    Also refuses operators that are not ONNX's own.
+    """
+    found = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
+    used = {node.domain or "ai.onnx" for node in proto.graph.node}
+    foreign = used - {"ai.onnx"}
+    if foreign:
+        raise ExportError(f"the exporter wrote operators of {', '.join(sorted(foreign))}")
+    if found.get("ai.onnx") != opset:
+        raise ExportError(
+            f"the exporter wrote ONNX opset {found.get('ai.onnx')} instead of {opset}; this model "
+            "needs a device profile with another opset"
+        )
 
 
 @contextlib.contextmanager

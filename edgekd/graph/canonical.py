@@ -66,6 +66,8 @@ def _nodes_after(node: fx.Node) -> set[fx.Node]:
 def remove_identities(module: fx.GraphModule) -> None:
     """Drop copies, dropout in inference mode and slices that take a whole axis."""
     for node in list(module.graph.nodes):
+        if is_op(node, aten.view.default):
+            node.target = aten.reshape.default  # view relies on the copies that are dropped
         idle_dropout = is_op(node, aten.dropout.default) and not node.args[2]
         copy = is_op(node, aten.clone.default, aten.contiguous.default)
         if idle_dropout or copy or (is_op(node, aten.slice.Tensor) and _takes_everything(node)):
@@ -95,8 +97,11 @@ def resolve_padding(module: fx.GraphModule) -> None:
         if kernel is None:
             continue
         sizes = kernel.shape[2:]
-        dilation = given[5] if isinstance(given[5], (list, tuple)) else [given[5]]
-        reach = [d * (size - 1) for d, size in zip([*dilation] * len(sizes), sizes, strict=False)]
+        for position in (3, 5):  # stride and dilation: one number may stand for every axis
+            if not isinstance(given[position], (list, tuple)):
+                given[position] = [given[position]]
+            given[position] = list(given[position]) * (len(sizes) // len(given[position]))
+        reach = [d * (size - 1) for d, size in zip(given[5], sizes, strict=True)]
         if given[4] == "valid":
             reach = [0] * len(sizes)
         if any(r % 2 for r in reach):

@@ -85,6 +85,12 @@ def shape_of(node: fx.Node) -> tuple[int | torch.SymInt, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
+def is_float_tensor(node: fx.Node) -> bool:
+    """Tell whether export recorded a floating-point tensor for a node's output."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
 def static_spatial(node: object) -> tuple[int, int] | None:
     """Return (H, W) of an ``(N, C, H, W)`` node if both are fixed numbers."""
     shape = shape_of(node) if isinstance(node, fx.Node) else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import fx
 
 from edgekd.graph.canonical import is_selection
-from edgekd.graph.tensors import is_op
+from edgekd.graph.tensors import is_float_tensor, is_op
 from edgekd.quantize.operations import (
     CONCATENATIONS,
     CONVOLUTIONS,
@@ -58,7 +58,8 @@ def _quantized_tensor(
         source = node_inputs(node)[0]
         shares = source.name if is_op(node, *CONVOLUTIONS) and is_selection(node) else None
         return QuantizedTensor(value.name, shares=shares)
-    if not _wanted(node, integer) or node.op in ("get_attr", "output"):
+    stored = node.op in ("get_attr", "output")
+    if stored or not is_float_tensor(node) or not _wanted(node, integer):
         return None
     if is_op(node, *MOVES) and node_inputs(node)[0] in quantized:
         return QuantizedTensor(node.name, shares=node_inputs(node)[0].name)

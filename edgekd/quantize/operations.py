@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from edgekd.graph.tensors import constant, is_op
+from edgekd.graph.tensors import constant, is_float_tensor, is_op
 
 aten = torch.ops.aten
 
@@ -48,7 +48,9 @@ def is_weighted(module: fx.GraphModule, node: fx.Node) -> bool:
 def is_tensor_pair(node: fx.Node) -> bool:
     """Tell whether ``node`` adds or multiplies two computed tensors (no scalar, no constant)."""
     operands = node.args[:2]
-    computed = all(isinstance(a, fx.Node) and a.op != "get_attr" for a in operands)
+    computed = all(
+        isinstance(a, fx.Node) and a.op != "get_attr" and is_float_tensor(a) for a in operands
+    )
     return is_op(node, *SUMS) and computed and len(node.args) == 2 and not node.kwargs
 
 
