@@ -1,4 +1,4 @@
-"""Small networks, and the shortest way from one of them to integers. ``from networks import ...``."""
+"""Small networks, and the shortest way from one of them to integers."""
 
 from __future__ import annotations
 

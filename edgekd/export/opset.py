@@ -6,8 +6,6 @@ so only in a log, leaving a model of another opset than the one asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import onnx
 from onnx import defs, helper, numpy_helper
 
@@ -24,13 +22,26 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or _unchanged(node.op_type, opset):
             continue
-        lower = _split if node.op_type == "Split" else _LOWER.get(node.op_type, _reduction)
-        if not (opset >= 13 and _exists(node.op_type, opset) and lower(model.graph, node)):
+        if not (opset >= 13 and _exists(node.op_type, opset) and _lower(model.graph, node)):
             raise ExportError(f"{node.op_type} ({node.name}) cannot be written in opset {opset}")
     _drop_unread(model.graph)
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = opset
+
+
+def _lower(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+    """Rewrite one node; return whether that is possible."""
+    match node.op_type:
+        case "Split":
+            return _split(graph, node)
+        case "Resize":
+            return _resize(node)
+        case "Pad":
+            return _pad(node)
+        case "ScatterElements" | "ScatterND":
+            return _scatter(node)
+    return node.op_type.startswith("Reduce") and _reduction(graph, node)
 
 
 def _exists(op: str, opset: int) -> bool:
@@ -47,8 +58,6 @@ def _unchanged(op: str, opset: int) -> bool:
 
 def _reduction(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     """Turn the axes of a reduction from an input into an attribute."""
-    if not node.op_type.startswith("Reduce"):
-        return False
     if len(node.input) > 1:
         axes = _constant(graph, node.input[1])
         if axes is None:
@@ -74,7 +83,7 @@ def _split(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _resize(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+def _resize(node: onnx.NodeProto) -> bool:
     values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     policy = values.get("keep_aspect_ratio_policy", b"stretch")
     if values.get("antialias") or "axes" in values or policy != b"stretch":
@@ -83,20 +92,12 @@ def _resize(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _pad(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+def _pad(node: onnx.NodeProto) -> bool:
     return len(node.input) < 4
 
 
-def _scatter(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+def _scatter(node: onnx.NodeProto) -> bool:
     return all(a.name != "reduction" or a.s in (b"none", b"add", b"mul") for a in node.attribute)
-
-
-_LOWER: dict[str, Callable[[onnx.GraphProto, onnx.NodeProto], bool]] = {
-    "Resize": _resize,
-    "Pad": _pad,
-    "ScatterElements": _scatter,
-    "ScatterND": _scatter,
-}
 
 
 def _drop_attributes(node: onnx.NodeProto, *names: str) -> None:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from edgekd.algorithms.fake_quant import fake_quantize, lsq_gradient_scale
 
-
 _TINY = 1e-30  # below this, products of two float32 steps underflow
 
 
