@@ -23,6 +23,19 @@ def constant(module: fx.GraphModule, node: object) -> Tensor | None:
     return owner if isinstance(owner, Tensor) else None
 
 
+def layer_name(node: fx.Node) -> str:
+    """Return the module path of a layer, taken from its weight, as the ONNX export names it.
+
+    ``layer1.0.conv1`` for a weight called ``layer1.0.conv1.weight``; the node's own name for an
+    operation without a stored weight.
+    """
+    weight = node.args[1] if len(node.args) > 1 else None
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return node.name
+    path, _, leaf = str(weight.target).rpartition(".")
+    return path or leaf
+
+
 def add_tensor(
     module: fx.GraphModule, name: str, value: Tensor, *, before: fx.Node, trainable: bool = False
 ) -> fx.Node:

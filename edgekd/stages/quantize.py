@@ -15,6 +15,7 @@ from edgekd.data.loader import Batch, batches
 from edgekd.errors import StageError
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, output_tensors, refresh
+from edgekd.graph.tensors import layer_name
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
 from edgekd.quantize.calibrate import calibrate
@@ -83,7 +84,9 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     ranges = _ranges(state, options, float_model, placement, scheme, progress)
     student = clone(float_model)
     quantizers = prepare(student, placement, scheme, ranges)
-    details: dict[str, object] = {"float_reasons": placement.reasons}
+    nodes = {node.name: node for node in float_model.graph.nodes}
+    reasons = {layer_name(nodes[name]): why for name, why in placement.reasons.items()}
+    details: dict[str, object] = {"float_reasons": reasons}
     if options.distill is not None:
         details |= _distill(state, options, student, quantizers, progress)
     convert(student, scheme)
