@@ -1,122 +1,231 @@
-"""What compress and demo ask of the pipeline, and what they make of its answer."""
+"""The main job through the real command line: nothing stands in for anything."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
-from edgekd_cli.app import app
-from typer.testing import CliRunner
+import yaml
 
-from edgekd import demo, pipeline
-from edgekd.device import load_profile
-from edgekd.job import CompressRequest
-from edgekd.pipeline import CompressResult, Plan, PlanStep
-from edgekd.recipe import load_recipe, recipe_to_yaml
+from edgekd.recipe import load_recipe
 from edgekd.settings import parse
 
-STAGE = {"name": "quantize", "metric": "top1", "accuracy": 0.9, "drop_points": 1.5, "latency": None}
-MANIFEST = {"stages": [{**STAGE, "model_bytes": 1000, "seconds": 2.0}]}
+FAST = {
+    "name": "fast",
+    "stages": [
+        {
+            "stage": "quantize",
+            "calibration": {"samples": 128, "method": "minmax"},
+            "distill": {"epochs": 1, "augment": "none"},
+        }
+    ],
+}
+# Calibration on blank images: every range collapses, and so must the accuracy.
+BLANK_DATA = """
+import numpy as np, torch
+def load():
+    with np.load({path!r}) as arrays:
+        x_train, y_train = arrays["x_train"][:, None] / 255.0, arrays["y_train"]
+        x_val, y_val = arrays["x_val"][:, None] / 255.0, arrays["y_val"]
+    pairs = lambda x, y: [(torch.tensor(x, dtype=torch.float32), torch.tensor(y))]
+    blank = np.zeros((8, 1, 8, 8))
+    return {{"train": pairs(x_train, y_train), "validation": pairs(x_val, y_val),
+            "calibration": pairs(blank, np.zeros(8, np.int64))}}
+"""
 
 
-class Pipeline:
-    """Stands for the pipeline: remembers the request and gives a result without any work."""
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained digits network, its data and a recipe of one epoch."""
+    from edgekd.demo import make_demo
+    from edgekd.progress import Silent
 
-    def __init__(self) -> None:
-        self.messages: tuple[str, ...] = ()
-        self.request: CompressRequest | None = None
+    folder = tmp_path_factory.mktemp("digits")
+    make_demo(folder, Silent())
+    (folder / "fast.yaml").write_text(yaml.safe_dump(FAST))
+    return folder
 
-    def compress(self, request: CompressRequest, _progress: object) -> CompressResult:
-        self.request = request
-        return CompressResult(request.out, MANIFEST, self.messages)
 
-    def plan(self, request: CompressRequest) -> Plan:
-        self.request = request
-        steps = (
-            PlanStep("original", True, "as it is"),
-            PlanStep("quantize", False, "two\nlines: x"),
+@pytest.fixture(scope="module")
+def compress(run_cli, work: Path):
+    def run(*args: str, out: str = "bundle") -> subprocess.CompletedProcess[str]:
+        return run_cli(
+            "compress",
+            str(work / "model.pt"),
+            *("--data", str(work / "data.npz"), "--recipe", str(work / "fast.yaml")),
+            *("--out", str(work / out), "--cache", str(work / "cache")),
+            *args,
         )
-        return Plan(load_recipe("int8-distilled"), load_profile("cpu"), steps)
+
+    return run
 
 
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    fake = Pipeline()
-    monkeypatch.setattr(pipeline, "compress", fake.compress)
-    monkeypatch.setattr(pipeline, "plan", fake.plan)
-    return fake
+@pytest.fixture(scope="module")
+def compressed(compress, work: Path) -> Path:
+    done = compress("--max-drop", "2")
+    assert done.returncode == 0, done.stderr
+    assert "quantize" in done.stdout and "bundle:" in done.stdout
+    return work / "bundle"
 
 
-def invoke(*args: str) -> Any:
-    return CliRunner().invoke(app, list(args))
+def test_the_bundle_holds_a_model_close_to_the_original(compressed: Path) -> None:
+    manifest = json.loads((compressed / "manifest.json").read_text())
+    assert manifest["accuracy"]["original"]["value"] > 0.95
+    assert manifest["accuracy"]["compressed"]["value"] > 0.93
+    assert manifest["parity"]["passed"]
+    kernels = manifest["kernels"]
+    assert kernels["integer_layers"] == kernels["layers_total"] == 4
+    assert kernels["integer_sums"] == kernels["sums_total"] == 1
+    assert manifest["latency"]["models"]["quantize"]["ratio"] > 0
+    counts = {name: split["count"] for name, split in manifest["data"].items()}
+    assert counts["validation"] == 360
+    assert counts["train"] + counts["calibration"] == 1437
 
 
-def test_defaults(fake: Pipeline) -> None:
-    done = invoke("compress", "some/net.th", "--data", "d.npz")
-    assert done.exit_code == 0, done.output
-    expected = CompressRequest(Path("some/net.th"), "d.npz", target="cpu", out=Path("out/net"))
-    assert fake.request == expected
-    assert "90.00 %" in done.stdout
-    assert "1.50 points" in done.stdout
-    assert "bundle: out/net" in done.stdout
-
-
-def test_every_option_reaches_the_pipeline(fake: Pipeline) -> None:
-    options = (
-        "--arch n.py:f --data d.npz --mean 0.1,0.2 --std 1,2 --input-shape 3,8,8 --target pi5 "
-        "--recipe r.yaml --out o --max-drop 0.5 --seed 7 --cache c --trust-pickle"
+def test_production_loads_it_without_torch(run_python, compressed: Path, work: Path) -> None:
+    code = (
+        "import sys, numpy as np, edgekd.runtime\n"
+        f"model = edgekd.runtime.load({str(compressed)!r})\n"
+        f"data = np.load({str(work / 'data.npz')!r})\n"
+        "logits = model(model.preprocess(data['x_val']))\n"
+        "print((logits.argmax(1) == data['y_val']).mean(), 'torch' in sys.modules)"
     )
-    assert invoke("compress", "m.pt", *options.split()).exit_code == 0
-    assert fake.request == CompressRequest(
-        model=Path("m.pt"),
-        data="d.npz",
-        arch="n.py:f",
-        mean=(0.1, 0.2),
-        std=(1.0, 2.0),
-        input_shape=(3, 8, 8),
-        target="pi5",
-        recipe="r.yaml",
-        out=Path("o"),
-        max_drop=0.5,
-        seed=7,
-        cache=Path("c"),
-        trust_pickle=True,
-    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    accuracy, has_torch = done.stdout.split()
+    manifest = json.loads((compressed / "manifest.json").read_text())
+    assert float(accuracy) == pytest.approx(manifest["accuracy"]["compressed"]["value"])
+    assert has_torch == "False"
 
 
-def test_a_failed_check_exits_1_and_is_named(fake: Pipeline) -> None:
-    fake.messages = ("top1 fell by 1.50 points",)
-    done = invoke("compress", "m.pt", "--data", "d.npz")
-    assert done.exit_code == 1
-    assert "failed: top1 fell by 1.50 points" in done.stdout
-    done = invoke("compress", "m.pt", "--data", "d.npz", "--json")
-    assert done.exit_code == 1
+def test_eval_of_the_bundle_repeats_the_manifest(run_cli, compressed: Path, work: Path) -> None:
+    done = run_cli("eval", str(compressed), "--data", str(work / "data.npz"), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    manifest = json.loads((compressed / "manifest.json").read_text())
+    assert found["quality"]["value"] == manifest["accuracy"]["compressed"]["value"]
+    assert found["same_samples"]
+
+
+def test_a_dry_run_says_what_is_cached_and_is_a_recipe(compress, compressed: Path, work) -> None:
+    before = (compressed / "manifest.json").read_bytes()
+    done = compress("--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "# 1. original (cached):" in done.stdout
+    assert "# 2. quantize (cached): INT8" in done.stdout
+    (work / "printed.yaml").write_text(done.stdout)
+    assert load_recipe(str(work / "printed.yaml")) == load_recipe(str(work / "fast.yaml"))
+    assert (compressed / "manifest.json").read_bytes() == before
+    other = compress("--dry-run", "--seed", "3")
+    assert "cached" not in other.stdout
+    assert parse(other.stdout)["seed"] == 3
+
+
+def test_json_on_stdout_and_logs_on_stderr(compress, compressed: Path) -> None:
+    done = compress("--json")
     result = json.loads(done.stdout)
-    assert (result["passed"], result["failed_checks"]) == (False, list(fake.messages))
-    assert result["manifest"] == MANIFEST
+    assert result["passed"] and result["failed_checks"] == []
+    assert result["manifest"] == json.loads((compressed / "manifest.json").read_text())
+    assert "quantize: already done" in done.stderr
 
 
-def test_a_dry_run_prints_a_valid_recipe(fake: Pipeline) -> None:
-    text = invoke("compress", "m.pt", "--dry-run").stdout
-    assert "# 1. original (cached): as it is" in text
-    assert "# 2. quantize: two lines: x" in text
-    assert parse(text) == parse(recipe_to_yaml(load_recipe("int8-distilled")))
+def test_a_missed_budget_exits_1_keeps_the_bundle_and_names_the_stage(compress, work) -> None:
+    factory = work / "blank.py"
+    factory.write_text(BLANK_DATA.format(path=str(work / "data.npz")))
+    recipe = {"name": "blank", "stages": [{**FAST["stages"][0], "distill": None}]}
+    (work / "blank.yaml").write_text(yaml.safe_dump(recipe))
+    done = compress(
+        *("--data", f"{factory}:load", "--recipe", str(work / "blank.yaml"), "--max-drop", "1"),
+        out="blank",
+    )
+    assert done.returncode == 1, done.stderr
+    assert "failed: top1 fell by" in done.stdout and "quantize lost" in done.stdout
+    manifest = json.loads((work / "blank" / "manifest.json").read_text())
+    assert "more than --max-drop 1" in manifest["failed_checks"][0]
+    assert "Traceback" not in done.stderr
 
 
-def test_a_dry_run_in_json(fake: Pipeline) -> None:
-    data = json.loads(invoke("compress", "m.pt", "--dry-run", "--json").stdout)
-    assert [step["cached"] for step in data["steps"]] == [True, False]
-    assert data["recipe"]["name"] == "int8-distilled"
+def test_the_jetson_graph_is_symmetric_and_says_where_the_engine_is_built(compress, work) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    done = compress("--target", "jetson", out="jetson")
+    assert done.returncode == 0, done.stderr
+    assert "engine must be built where TensorRT is" in done.stdout
+    model = onnx.load(work / "jetson" / "model.onnx")
+    assert model.opset_import[0].version == 17
+    stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    zero_points = [
+        stored[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"
+    ]
+    assert zero_points and all(z.dtype == np.int8 and not z.any() for z in zero_points)
+    manifest = json.loads((work / "jetson" / "manifest.json").read_text())
+    assert manifest["latency"] is None
+    assert manifest["parity"]["passed"]
 
 
-def test_demo(fake: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "EPOCHS", 0)
-    done = invoke("demo", str(tmp_path), "--json")
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["out"] == str(tmp_path / "bundle")
-    assert fake.request is not None
-    assert fake.request.model.is_file()
-    model, data = tmp_path / "model.pt", tmp_path / "data.npz"
-    assert f"edgekd compress {model} --data {data} --target cpu" in done.stderr
+def test_a_killed_run_continues_and_ends_in_the_same_result(compress, compressed, work) -> None:
+    """Kill the process as soon as its first step is stored, then run the same command again."""
+    recipe = work / "fast.yaml"
+    command = [
+        *(sys.executable, "-m", "edgekd_cli", "compress", str(work / "model.pt")),
+        *("--data", str(work / "data.npz"), "--recipe", str(recipe)),
+        *("--out", str(work / "again"), "--cache", str(work / "cache-again")),
+    ]
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join(map(str, (root, root / "cli", root / "hardware")))
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 100
+    while not list((work / "cache-again").glob("[0-9a-f]*/record.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (work / "again").exists()
+    done = compress("--cache", str(work / "cache-again"), out="again")
+    assert done.returncode == 0, done.stderr
+    models = [(work / name / "model.onnx").read_bytes() for name in ("again", "bundle")]
+    assert models[0] == models[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--mean", "0.5", "--std", "0.5,0.5"], "images have 1 channels"),
+        (["--target", "jetsen"], "did you mean jetson"),
+        (["--recipe", "int8-distiled"], "int8-distilled"),
+    ],
+)
+def test_wrong_input_exits_2_in_one_line(compress, work, args, words) -> None:
+    done = compress(*args, out="never")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (work / "never").exists()
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(compress, work: Path) -> None:
+    (work / "mine").mkdir()
+    (work / "mine" / "thesis.txt").write_text("years of work")
+    done = compress(out="mine")
+    assert done.returncode == 2
+    assert "thesis.txt" in done.stderr
+    assert (work / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_without_data_the_way_out_is_named(run_cli, work: Path) -> None:
+    done = run_cli("compress", str(work / "model.pt"), "--out", str(work / "never"))
+    assert done.returncode == 2
+    assert "--data" in done.stderr
