@@ -14,10 +14,11 @@ from edgekd import __version__
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, load_profile
-from edgekd.errors import DataError
+from edgekd.errors import DataError, ModelError
 from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.recipe import Recipe, check_recipe, load_recipe
+from edgekd.spec import ModelSpec
 
 # The fields of a profile that change what a step computes or measures.
 _DECIDING_FIELDS = {"runtime", "opset", "threads", "channel_multiple"}
@@ -88,18 +89,47 @@ def prepare(request: CompressRequest) -> Job:
         )
     opened = open_model(request.model, arch=request.arch, trust_pickle=request.trust_pickle)
     example = example_from_program(opened)
-    shape = request.input_shape or (tuple(example[0].shape[1:]) if example else None)
+    own = tuple(example[0].shape[1:]) if example else None
+    if own and request.input_shape and request.input_shape != own:
+        raise ModelError(
+            f"--input-shape {_shape(request.input_shape)} contradicts {request.model.name}, which "
+            f"was exported for {_shape(own)}; leave it out"
+        )
+    shape = request.input_shape or own
     data = open_data(
         request.data,
         mean=request.mean,
         std=request.std,
-        image_size=shape[-2:] if shape is not None and len(shape) == 3 else None,
+        image_size=shape if shape is not None and len(shape) == 3 else None,
         calibration_samples=_calibration_samples(recipe),
         seed=recipe.seed,
     )
     loaded = to_program(opened, example or _example(data, opened))
     data = data.bind([tensor.name for tensor in loaded.spec.inputs])
+    _check_fit(data, loaded.spec, request.input_shape)
     return Job(request, profile, recipe, loaded, data, StepCache(request.cache or default_cache()))
+
+
+def _check_fit(data: Dataset, spec: ModelSpec, wanted: tuple[int, ...] | None) -> None:
+    """Raise DataError unless the data's samples are what the model, and the user, asked for."""
+    for tensor, array in zip(spec.inputs, data.example().values(), strict=True):
+        found, expected = array.shape[1:], tensor.shape[1:]
+        if (
+            str(array.dtype) != tensor.dtype
+            or len(found) != len(expected)
+            or any(size not in (None, got) for got, size in zip(found, expected, strict=True))
+        ):
+            raise DataError(
+                f"the data's {tensor.name} is {array.dtype} of shape {_shape(found)}, the model "
+                f"takes {tensor}; give data prepared for this model"
+            )
+    first = next(iter(data.example().values())).shape[1:]
+    if wanted is not None and first != wanted:
+        raise DataError(f"--input-shape is {_shape(wanted)}, but the samples are {_shape(first)}")
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return ",".join(map(str, shape))
 
 
 def _calibration_samples(recipe: Recipe) -> int:

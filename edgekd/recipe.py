@@ -33,9 +33,9 @@ class Distill(Settings):
     loss: Literal["auto", "kl", "mse"] = "auto"
     temperature: Annotated[Number, Field(gt=0)] = 4.0
     hard_label_weight: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    epochs: Count = 6
+    epochs: Count = 4
     batch_size: Count = 64
-    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
 
 

@@ -24,7 +24,8 @@ def augment_images(images: Tensor, kind: Augment, generator: torch.Generator) ->
     if kind == "none" or images.ndim != 4:
         return images
     count, _, height, width = images.shape
-    pad_y, pad_x = max(1, height // 8), max(1, width // 8)
+    # At least one pixel, but reflection needs more pixels than it adds.
+    pad_y, pad_x = (min(max(1, size // 8), size - 1) for size in (height, width))
     padded = F.pad(images, (pad_x, pad_x, pad_y, pad_y), mode="reflect")
     rows = torch.randint(0, 2 * pad_y + 1, (count, 1), generator=generator)
     columns = torch.randint(0, 2 * pad_x + 1, (count, 1), generator=generator)

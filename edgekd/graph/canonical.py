@@ -112,13 +112,19 @@ def resolve_padding(module: fx.GraphModule) -> None:
 
 def _takes_everything(node: fx.Node) -> bool:
     given: list[Any] = list(node.args[1:])
-    axis, start, end, step = given + [0, None, None, 1][len(given) :]
+    _, start, _, step = given + [0, None, None, 1][len(given) :]
+    return bool(start in (0, None) and _reaches_end(node) and step == 1)
+
+
+def _reaches_end(node: fx.Node) -> bool:
+    """Tell whether a slice goes on to the end of its axis."""
+    given: list[Any] = list(node.args[1:])
+    axis, _, end, _ = given + [0, None, None, 1][len(given) :]
     shape = shape_of(node.args[0]) if isinstance(node.args[0], fx.Node) else None
     size = shape[axis] if shape is not None and isinstance(axis, int) else None
-    reaches_end = end is None or (
+    return end is None or (
         isinstance(end, int) and end >= (size if isinstance(size, int) else 2**62)
     )
-    return bool(start in (0, None) and reaches_end and step == 1)
 
 
 def replace_padded_shortcuts(module: fx.GraphModule) -> None:
@@ -168,6 +174,8 @@ def _padded_shortcut(node: fx.Node) -> tuple[fx.Node, tuple[int, int], int, int]
     while is_op(source, aten.slice.Tensor):
         axis, start, step = source.args[1], source.args[2], (*source.args, 1, 1)[4]
         if axis not in strides or start not in (0, None) or not isinstance(step, int):
+            return None
+        if not _reaches_end(source):
             return None
         strides[axis] *= step
         source = source.args[0]
