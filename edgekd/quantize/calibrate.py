@@ -41,7 +41,7 @@ def calibrate(
     levels = scheme.qmax - scheme.qmin + 1
     return {
         name: (min(lo, 0.0), max(hi, 0.0))
-        if method == "minmax"
+        if method == "minmax" or lo == hi
         else choose_range(
             *histograms.of(name), method=method, levels=levels, symmetric=scheme.symmetric
         )
@@ -88,7 +88,4 @@ class _Histograms(fx.Interpreter):
 
     def of(self, name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         low, high = self.extremes[name]
-        if not high > low:  # a constant tensor: all of it in one bin
-            edges = np.linspace(low, low + max(abs(low), 1.0) * 1e-6, BINS + 1)
-            return np.eye(1, BINS)[0], edges
         return self.counts[name].numpy(), np.linspace(low, high, BINS + 1)
