@@ -1,0 +1,185 @@
+"""The documentation, held to the code: links, paths, commands, Python code, recipes, settings."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from edgekd_cli.app import app
+
+from edgekd.recipe import Calibration, Distill, QuantizeStage, load_recipe
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGE = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+# Paths are shown as they stand in a checkout, from its root.
+FOLDERS = "edgekd|cli|hardware|profiles|tests|benchmarks|docs|examples"
+SHOWN_PATH = re.compile(rf"`((?:{FOLDERS})/[^`]*)`")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in FENCE.findall(page.read_text("utf-8")) if kind == language]
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text("utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names that GitHub gives to the page's headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """Yield the arguments of every ``edgekd`` command in the blocks that show a shell."""
+    for code in blocks(page, ""):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True) if line.startswith("edgekd ") else []
+            shell = [i for i, word in enumerate(words) if word in ("|", "||", "&&", ">", ";")]
+            if words:
+                yield words[1 : shell[0] if shell else None]
+
+
+def find_command(arguments: list[str]) -> tuple[Any, list[str]]:
+    """Return the command that the words name, and the words behind its name."""
+    command: Any = typer.main.get_command(app)
+    while arguments and arguments[0] in getattr(command, "commands", {}):
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command, arguments
+
+
+@PAGE
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        place, _, anchor = link.partition("#")
+        if "://" in place:
+            continue
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+
+
+@PAGE
+def test_shown_paths_exist(page: Path) -> None:
+    for path in SHOWN_PATH.findall(prose(page)):
+        if "NAME" not in path and path != "edgekd/_profiles":  # made when a wheel is built
+            assert (ROOT / path).exists(), f"{page.name} shows {path}"
+
+
+@PAGE
+def test_shown_commands_are_accepted(page: Path) -> None:
+    for arguments in command_lines(page):
+        command, rest = find_command(arguments)
+        try:  # parses and checks the options; runs nothing
+            command.make_context("edgekd", list(rest))
+        except Exception as error:
+            pytest.fail(f"{page.name}: edgekd {shlex.join(arguments)}: {error}")
+
+
+@PAGE
+def test_options_in_the_text_exist(page: Path) -> None:
+    for text in re.findall(r"`edgekd ([^`]+)`", prose(page)):
+        command, rest = find_command(text.split())
+        known = {option for parameter in command.params for option in parameter.opts}
+        used = {word for word in rest if word.startswith("-")}
+        assert used <= known | {"--help"}, f"{page.name}: edgekd {text}"
+        unknown = hasattr(command, "commands") and rest and rest[0][0].islower()
+        assert not unknown, f"{page.name}: edgekd has no command {text}"
+
+
+def test_every_option_is_documented() -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        assert f"`edgekd {name}" in text
+        for parameter in command.params:
+            for option in (o for o in parameter.opts if o.startswith("--") and o != "--help"):
+                assert re.search(rf"{option}\b", text), f"{name} {option}"
+
+
+@PAGE
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    text = page.read_text("utf-8")
+    named = re.findall(r"`make ([a-z-]+)`", text) + re.findall(r"^make ([a-z-]+)", text, re.M)
+    assert set(named) <= targets
+
+
+@PAGE
+def test_python_compiles(page: Path) -> None:
+    for number, code in enumerate(blocks(page, "python")):
+        compile(code, f"{page.name}:block {number}", "exec")
+
+
+@PAGE
+def test_recipes_load(page: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(page, "yaml")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text, "utf-8")
+        load_recipe(str(file))
+
+
+def test_recipe_page_shows_the_shipped_default(tmp_path: Path) -> None:
+    file = tmp_path / "shown.yaml"
+    file.write_text(blocks(ROOT / "docs" / "recipes.md", "yaml")[0], "utf-8")
+
+    assert load_recipe(str(file)) == load_recipe("int8-distilled")
+
+
+@pytest.mark.parametrize(
+    ("settings", "prefix"),
+    [(QuantizeStage, ""), (Calibration, "calibration."), (Distill, "distill.")],
+)
+def test_every_recipe_key_is_documented_with_its_default(settings: Any, prefix: str) -> None:
+    rows = dict(
+        re.findall(
+            r"^\| `([\w.]+)` \| `?([^`|]*)`? \|",
+            (ROOT / "docs" / "recipes.md").read_text("utf-8"),
+            re.MULTILINE,
+        )
+    )
+    for name, field in settings.model_fields.items():
+        if name in ("stage", "calibration"):
+            continue
+        default = field.default
+        shown = rows[f"{prefix}{name}"].strip()
+        if isinstance(default, bool):
+            assert shown == str(default).lower()
+        elif name != "distill":
+            assert shown == str(default), name
+
+
+def test_architecture_draws_the_rows_that_the_tests_enforce() -> None:
+    tree = ast.parse((ROOT / "tests" / "test_rooms.py").read_text("utf-8"))
+    (rows,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROWS"
+    )
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    drawn = re.findall(r"^\| \d+ \| ([^|]+) \|", page, re.MULTILINE)
+    assert [set(re.findall(r"`(\w+)`", cell)) for cell in drawn] == list(rows)
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_compile(script: Path) -> None:
+    compile(script.read_text("utf-8"), script.name, "exec")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run(script: Path, run_python: Any, tmp_path: Path) -> None:
+    done = run_python(str(script), str(tmp_path / "work"))
+
+    assert done.returncode == 0, done.stderr
+    assert "checks: passed" in done.stdout
