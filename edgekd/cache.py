@@ -71,9 +71,20 @@ class StepCache:
             text = json.dumps(record, indent=1, allow_nan=False)
             (temporary / "record.json").write_text(text, "utf-8")
             target = self.root / key
-            if self.folder(key) is None:
-                shutil.rmtree(target, ignore_errors=True)
+            try:
                 temporary.rename(target)
+            except OSError:
+                if self.folder(key) is None:  # what is there was not finished by a rename
+                    _replace(target, temporary)
             return target
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(target: Path, by: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        by.rename(target)
+    except OSError:
+        if not (target / "record.json").is_file():  # else another process came first
+            raise

@@ -31,7 +31,7 @@ def batches(
     indices = np.arange(len(samples)) if order is None else order.permutation(len(samples))
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
-        if order is not None and start and len(chosen) == 1:
+        if order is not None and start and len(chosen) == 1 < batch_size:
             return
         arrays, targets = dataset.inputs(samples, chosen)
         inputs = tuple(torch.from_numpy(arrays[tensor.name]) for tensor in spec.inputs)

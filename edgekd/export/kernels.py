@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -156,15 +157,13 @@ def _kernel_of(name: str, kernels: dict[str, str], names: set[str]) -> str:
     """
     if name in kernels:
         return kernels[name]
-    for suffixed in (f"{name}_token", f"{name}/", f"fused {name}", f"{name}_"):
-        for candidate, op in kernels.items():
-            rest = candidate[len(suffixed) :]
-            if (
-                candidate.startswith(suffixed)
-                and candidate not in names
-                and (not rest or not rest[0].isalpha())
-            ):
-                return op
+    fused = [candidate for candidate in kernels if candidate not in names]
+    for candidate in fused:
+        if candidate.startswith((f"{name}_token", f"{name}/")) or candidate == f"fused {name}":
+            return kernels[candidate]
+    for candidate in fused:
+        if re.fullmatch(rf"{re.escape(name)}_(\W.*|\d.*)?", candidate):
+            return kernels[candidate]
     return ""
 
 

@@ -111,7 +111,7 @@ def _rename_ends(model: Model, spec: ModelSpec) -> None:
 
 def _values(graph: Graph) -> Iterator[Value]:
     yield from graph.inputs
-    yield from graph.initializers.values()
+    yield from [*graph.initializers.values()]  # renaming changes its keys
     for node in graph:
         yield from node.outputs
 

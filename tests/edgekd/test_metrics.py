@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekd.metrics import compare, drop_points, is_classification, mean_cosine
+
+LOGITS = np.eye(4, dtype=np.float32)
+numbers = st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3)
+
+
+def test_top1_agreement_and_flips_by_hand() -> None:
+    labels = np.array([0, 1, 2, 0])  # the original has the last one wrong
+    changed = LOGITS.copy()
+    changed[1], changed[3] = [2, 0, 0, 0], [9, 0, 0, 0]  # loses the second, wins the last
+    found = compare(changed, LOGITS, labels)
+    assert (found.metric, found.value, found.samples) == ("top1", 0.75, 4)
+    assert (found.agreement, found.negative_flips, found.max_difference) == (0.5, 0.25, 9.0)
+    assert drop_points(found, compare(LOGITS, LOGITS, labels)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("targets", "shape", "expected"),
+    [
+        (np.array([0, 3]), (2, 4), True),
+        (np.array([0, 4]), (2, 4), False),
+        (np.array([-1, 3]), (2, 4), False),
+        (np.array([0.0, 3.0]), (2, 4), False),
+        (np.array([[0], [3]]), (2, 4), False),
+        (np.array([0, 3]), (2, 4, 1), False),
+        (np.array([], dtype=np.int64), (0, 4), False),
+        (None, (2, 4), False),
+    ],
+)
+def test_what_counts_as_classification(targets, shape, expected: bool) -> None:
+    assert is_classification(targets, np.zeros(shape, np.float32)) == expected
+
+
+def test_regression() -> None:
+    targets = np.array([[1.0], [2.0], [3.0]])
+    assert compare(targets, targets, targets).value == 1.0
+    mean = compare(np.full((3, 1), 2.0), targets, targets[:, 0])
+    assert (mean.metric, mean.value, mean.agreement) == ("r2", 0.0, None)
+    assert compare(targets + 1, targets, np.ones((3, 1))).value == 0.0
+    assert compare(np.ones((3, 1)), targets, np.ones((3, 1))).value == 1.0
+
+
+def test_without_fitting_targets_outputs_are_compared() -> None:
+    for targets in (None, np.zeros((4, 7)), np.array([9, 9, 9, 9])):
+        found = compare(LOGITS, LOGITS, targets)
+        assert (found.metric, found.value) == ("cosine", 1.0)
+
+
+@given(numbers, numbers)
+def test_cosine_is_symmetric_and_bounded(a: list[float], b: list[float]) -> None:
+    x, y = np.array([a]), np.array([b])
+    assert mean_cosine(x, y) == pytest.approx(mean_cosine(y, x))
+    assert abs(mean_cosine(x, y)) <= 1 + 1e-9
+    assert mean_cosine(x, x) == pytest.approx(1.0)
+
+
+def test_cosine_with_zeros() -> None:
+    zero, one = np.zeros((1, 2)), np.ones((1, 2))
+    assert mean_cosine(zero, zero) == 1.0 and mean_cosine(zero, one) == 0.0
+
+
+def test_quality_is_plain_data() -> None:
+    assert compare(LOGITS, LOGITS, None).to_dict()["metric"] == "cosine"

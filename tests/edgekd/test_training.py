@@ -1,0 +1,100 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import samples
+from torch import Tensor, nn
+
+from edgekd.errors import StageError
+from edgekd.progress import Silent
+from edgekd.training import Batch, Schedule, train
+
+schedules = st.builds(
+    Schedule,
+    epochs=st.integers(1, 30),
+    steps_per_epoch=st.integers(1, 40),
+    learning_rate=st.just(1e-3),
+    warmup=st.floats(0, 0.5),
+)
+
+
+@given(schedules)
+def test_the_rate_rises_linearly_then_falls_to_almost_zero(schedule: Schedule) -> None:
+    factors = [schedule.factor(step) for step in range(schedule.steps)]
+    assert all(0 <= factor <= 1 for factor in factors)
+    top = max(1, round(schedule.warmup * schedule.steps)) - 1
+    rise, fall = factors[: top + 1], factors[top:]
+    assert rise[-1] == 1.0
+    assert rise == pytest.approx([rise[0] * (step + 1) for step in range(len(rise))])
+    assert fall == sorted(fall, reverse=True)
+    assert schedule.factor(schedule.steps) < 1e-6 or schedule.steps == len(rise)
+
+
+def passes(x: Tensor, y: Tensor, size: int = 8):
+    def one() -> Iterator[Batch]:
+        for start in range(0, len(x), size):
+            yield (x[start : start + size],), y[start : start + size]
+
+    return one
+
+
+def test_training_reduces_the_loss() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(4, 1), samples(36, 4)
+    y = x @ torch.tensor([[1.0], [-2.0], [3.0], [0.5]])
+
+    def loss(inputs: tuple[Tensor, ...], targets: Tensor | None) -> Tensor:
+        return nn.functional.mse_loss(layer(*inputs), targets)
+
+    schedule = Schedule(30, 5, 0.1)
+    history = train(layer.parameters(), loss, passes(x, y), schedule, Silent(), title="t")
+    assert len(history) == 30 and history[-1] < 1e-2 * history[0]
+
+
+def test_the_mean_loss_counts_samples_and_not_batches() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    x = torch.tensor([[1.0]] * 8 + [[10.0]])
+
+    def loss(inputs: tuple[Tensor, ...], targets: Tensor | None) -> Tensor:
+        return inputs[0].mean() + 0 * weight.sum()
+
+    history = train([weight], loss, passes(x, x), Schedule(1, 2, 0.1), Silent(), title="t")
+    assert history == [pytest.approx(2.0)]
+
+
+def test_groups_keep_the_ratio_of_their_rates() -> None:
+    slow, fast = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    groups: list[dict[str, object]] = [{"params": [slow]}, {"params": [fast], "lr": 0.1}]
+
+    def loss(inputs: tuple[Tensor, ...], targets: Tensor | None) -> Tensor:
+        return (slow + fast).sum()
+
+    train(
+        groups,
+        loss,
+        passes(samples(8, 1), samples(8, 1)),
+        Schedule(1, 1, 0.01),
+        Silent(),
+        title="t",
+    )
+    assert fast.item() == pytest.approx(10 * slow.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_training(bad: float) -> None:
+    weight = nn.Parameter(torch.ones(1))
+
+    def loss(inputs: tuple[Tensor, ...], targets: Tensor | None) -> Tensor:
+        return weight.sum() * bad
+
+    with pytest.raises(StageError, match=r"diverged in epoch 1.*lower learning_rate"):
+        train(
+            [weight],
+            loss,
+            passes(samples(8, 1), samples(8, 1)),
+            Schedule(2, 1, 0.1),
+            Silent(),
+            title="t",
+        )
