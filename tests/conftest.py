@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported: waiting threads must not spin on a machine that others use too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).parent.parent
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
