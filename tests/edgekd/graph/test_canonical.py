@@ -8,13 +8,15 @@ from networks import (
     NETWORKS,
     ResNet,
     build,
-    canonical,
     conv_bn,
     network,
     operations,
     samples,
+    trace,
 )
 from torch import Tensor, nn
+
+from edgekd.graph.canonical import canonicalize
 
 GONE = {
     "pad",
@@ -42,7 +44,8 @@ class Lambda(nn.Module):
 def same_outputs(net: nn.Module, *shapes: tuple[int, ...]) -> list[str]:
     """Check the canonical form at batch 1, 2 and 5; return its operations."""
     x = [samples(5, *shape, seed=i) for i, shape in enumerate(shapes)]
-    graph = canonical(net, *x)
+    graph, _ = trace(net, *x)
+    canonicalize(graph)
     for batch in (1, 2, 5):
         given = [tensor[:batch].clone() for tensor in x]
         with torch.no_grad():
