@@ -30,7 +30,7 @@ from edgekd.quantize.fake import Quantizer, WeightQuantizer
 from edgekd.quantize.onnxruntime import SCHEME, place
 from edgekd.quantize.prepare import prepare as insert_quantizers
 from edgekd.recipe import Distill
-from edgekd.stages.quantize import distillation_loss, trainable_groups
+from edgekd.stages.quantize import distillation_loss
 
 
 def main() -> None:
@@ -129,11 +129,7 @@ def _step(
     student: nn.Module, teacher: fx.GraphModule, inputs: tuple[Tensor, ...]
 ) -> Callable[[], None]:
     loss = distillation_loss(student, teacher, Distill(), classification=True)  # type: ignore
-    if isinstance(student, fx.GraphModule):
-        groups = trainable_groups(student, 1e-6)
-    else:
-        groups = [{"params": list(student.parameters())}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-6)
+    optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-6)
 
     def step() -> None:
         value = loss(inputs, None)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgekd.data.source import Dataset, open_data
 from edgekd.errors import DataError
-from edgekd.metrics import Quality, compare
+from edgekd.metrics import Quality, compare_outputs
 from edgekd.progress import Progress, Silent
 from edgekd.runtime import Manifest, Model, load
 
@@ -57,8 +57,8 @@ def evaluate(
             reference, _ = _run(baseline, dataset, "Evaluating baseline", progress)
     if targets is None and model == "baseline":
         raise DataError(f"{data} has no labels, and the baseline is what others are compared with")
-    _check_labels(targets, outputs, network.manifest)
-    quality = compare(outputs, reference, targets)
+    _check_labels(targets, outputs[0], network.manifest)
+    quality = compare_outputs(outputs, reference, targets)
     return Evaluation(model, quality, _is_same(network.manifest, dataset))
 
 
@@ -68,13 +68,15 @@ def open_for(manifest: Manifest, data: str) -> Dataset:
     Raises DataError when the data cannot be used.
     """
     steps = next(iter(manifest.preprocessing.values()), None)
-    sizes = manifest.spec.inputs[0].shape[-2:] if steps else ()
-    height_width = [size for size in sizes if size is not None]
+    shape = manifest.spec.inputs[0].shape[1:] if steps else ()
+    sizes = tuple(size for size in shape if size is not None)
+    calibration = (manifest.data.get("data") or {}).get("calibration") or {}
     opened = open_data(
         data,
         mean=steps.mean if steps else None,
         std=steps.std if steps else None,
-        image_size=(height_width[0], height_width[1]) if len(height_width) == 2 else None,
+        image_size=sizes if len(sizes) == 3 else None,
+        calibration_samples=int(calibration.get("count", 512)),
         seed=int(manifest.data.get("seed", 0)),
     )
     return opened.bind([tensor.name for tensor in manifest.spec.inputs])
@@ -82,25 +84,26 @@ def open_for(manifest: Manifest, data: str) -> Dataset:
 
 def _run(
     network: Model, dataset: Dataset, description: str, progress: Progress
-) -> tuple[Array, Array | None]:
-    """Return the first output for every validation sample, and the targets if there are any."""
+) -> tuple[tuple[Array, ...], Array | None]:
+    """Return every output for every validation sample, and the targets if there are any."""
     total = len(dataset.validation)
-    outputs: list[Array] = []
+    outputs: list[tuple[Array, ...]] = []
     targets: list[Array] = []
     with progress.task(description, total) as advance:
         for start in range(0, total, BATCH_SIZE):
             indices = np.arange(start, min(start + BATCH_SIZE, total))
             arrays, expected = dataset.inputs(dataset.validation, indices)
-            outputs.append(_first(network(**arrays)))
+            outputs.append(_in_order(network(**arrays)))
             if expected is not None:
                 targets.append(expected)
             advance(len(indices))
-    return np.concatenate(outputs), np.concatenate(targets) if targets else None
+    joined = tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    return joined, np.concatenate(targets) if targets else None
 
 
-def _first(outputs: Any) -> Array:
-    """Return the first output: the one that compress distils and measures."""
-    return np.asarray(next(iter(outputs.values())) if isinstance(outputs, dict) else outputs)
+def _in_order(outputs: Any) -> tuple[Array, ...]:
+    """Return the runtime's answer, an array or a dict by name, as a tuple."""
+    return tuple(outputs.values()) if isinstance(outputs, dict) else (outputs,)
 
 
 def _check_labels(targets: Array | None, outputs: Array, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edgekd import __version__
+from edgekd.bench.machine import fingerprint
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, load_profile
@@ -59,7 +60,10 @@ class Job:
     cache: StepCache
 
     def key(self, stage_count: int) -> str:
-        """Return the cache key of the step after the first ``stage_count`` stages."""
+        """Return the cache key of the step after the first ``stage_count`` stages.
+
+        The machine is part of it, since a step's record holds a latency measured there.
+        """
         return step_key(
             {
                 "model": self.loaded.sha256,
@@ -70,6 +74,7 @@ class Job:
                 "seed": self.recipe.seed,
                 "stages": [s.model_dump(mode="json") for s in self.recipe.stages[:stage_count]],
                 "versions": versions(),
+                "machine": fingerprint(),
                 "code": code_digest(),
             }
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,22 @@ def compare(output: Floats, reference: Floats, targets: npt.NDArray[Any] | None)
         if aligned is not None:
             return Quality("r2", _r2(output, aligned), len(output), max_difference=difference)
     return Quality("cosine", mean_cosine(output, reference), len(output), max_difference=difference)
+
+
+def compare_outputs(
+    outputs: Sequence[Floats], references: Sequence[Floats], targets: npt.NDArray[Any] | None
+) -> Quality:
+    """Judge a model with one or more outputs; targets belong to the first.
+
+    Without targets the headline is the output with the lowest cosine similarity.
+    """
+    pairs = list(zip(outputs, references, strict=True))
+    first = compare(*pairs[0], targets)
+    difference = max(float(np.abs(o - r).max()) if o.size else 0.0 for o, r in pairs)
+    value = first.value
+    if first.metric == "cosine":
+        value = min(mean_cosine(o, r) for o, r in pairs)
+    return replace(first, value=value, max_difference=difference)
 
 
 def mean_cosine(a: Floats, b: Floats) -> float:

@@ -33,7 +33,7 @@ class Distill(Settings):
     loss: Literal["auto", "kl", "mse"] = "auto"
     temperature: Annotated[Number, Field(gt=0)] = 4.0
     hard_label_weight: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    epochs: Count = 4
+    epochs: Count = 3
     batch_size: Count = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"

@@ -19,10 +19,10 @@ from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import measure
 from edgekd.errors import StageError
 from edgekd.export.onnx import export_onnx
-from edgekd.export.parity import Array, onnx_predictor, predict_all
+from edgekd.export.parity import Array, Outputs, onnx_predictor, predict_all
 from edgekd.graph.program import output_tensors, to_module, to_program
 from edgekd.job import Job
-from edgekd.metrics import Quality, compare, drop_points
+from edgekd.metrics import Quality, compare_outputs, drop_points
 from edgekd.model.load import open_model
 from edgekd.progress import Progress
 from edgekd.recipe import Stage
@@ -38,7 +38,7 @@ class Step:
     model: fx.GraphModule
     onnx: bytes
     folder: Path
-    outputs: Array
+    outputs: Outputs
     record: dict[str, Any]
 
     @property
@@ -55,7 +55,7 @@ def original_step(job: Job, targets: Array | None, progress: Progress) -> Step:
         module = to_module(job.loaded.program)
         onnx = export_onnx(module, job.loaded.example, job.loaded.spec, opset=job.profile.opset)
         outputs = _outputs(job, onnx, progress)
-        quality = compare(outputs, outputs, targets)
+        quality = compare_outputs(outputs, outputs, targets)
         record = _record(ORIGINAL, {}, onnx, quality, quality, None, time.monotonic() - started)
         _store(job, key, module, onnx, outputs, record)
     return _load_step(job, key)
@@ -80,7 +80,7 @@ def run_stage(
     _ensure_same_outputs(state, after, stage)
     onnx = export_onnx(after.model, state.example, state.spec, opset=job.profile.opset)
     outputs = _outputs(job, onnx, progress)
-    quality = compare(outputs, original.outputs, targets)
+    quality = compare_outputs(outputs, original.outputs, targets)
     seconds = time.monotonic() - started
     latency = _latency(job, original, stage.stage, onnx, progress)
     record = _record(stage.stage, after.details, onnx, quality, original.quality, latency, seconds)
@@ -100,7 +100,7 @@ def _ensure_same_outputs(before: CompressionState, after: CompressionState, stag
         raise StageError(f"{stage.stage}: changed the shape or type of the model's outputs")
 
 
-def _outputs(job: Job, onnx: bytes, progress: Progress) -> Array:
+def _outputs(job: Job, onnx: bytes, progress: Progress) -> Outputs:
     predict = onnx_predictor(onnx, job.loaded.spec)
     return predict_all(predict, job.data, job.data.validation, job.loaded.spec, progress)[0]
 
@@ -146,13 +146,13 @@ def _store(
     key: str,
     module: fx.GraphModule,
     onnx: bytes,
-    outputs: Array,
+    outputs: Outputs,
     record: dict[str, Any],
 ) -> None:
     program, array = io.BytesIO(), io.BytesIO()
     torch.export.save(to_program(module, job.loaded.example), program)
-    np.save(array, outputs, allow_pickle=False)
-    files = {"model.pt2": program.getvalue(), "model.onnx": onnx, "outputs.npy": array.getvalue()}
+    np.savez(array, *outputs)
+    files = {"model.pt2": program.getvalue(), "model.onnx": onnx, "outputs.npz": array.getvalue()}
     job.cache.store(key, files, record)
 
 
@@ -165,6 +165,11 @@ def _load_step(job: Job, key: str) -> Step:
         to_module(program),
         (folder / "model.onnx").read_bytes(),
         folder,
-        np.load(folder / "outputs.npy", allow_pickle=False),
+        _load_outputs(folder / "outputs.npz"),
         job.cache.record(key),
     )
+
+
+def _load_outputs(path: Path) -> Outputs:
+    with np.load(path, allow_pickle=False) as arrays:
+        return tuple(arrays[f"arr_{i}"] for i in range(len(arrays.files)))

@@ -88,5 +88,5 @@ def _show(report: LatencyReport) -> None:
     show_line(
         f"{report.runtime}, batch {protocol.batch}, {protocol.threads} thread(s), "
         f"{protocol.processes} processes x {protocol.rounds} alternating calls; "
-        f"speed against {report.baseline}; range: {report.interval}"
+        f"speed against {report.baseline}; range: {report.interval.removeprefix('range of ')}"
     )

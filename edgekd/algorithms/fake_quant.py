@@ -7,8 +7,9 @@ needs only the shifted bounds. Rounding is half to even, as ONNX QuantizeLinear 
 Gradients (Esser et al., "Learned Step Size Quantization", ICLR 2020, arXiv 1902.08153, eq. 3):
 inside the range dy/dx = 1 and dy/ds = round(x/s) - x/s; outside dy/dx = 0 and dy/ds = lo or hi.
 
-Why not ``torch.fake_quantize_per_tensor_affine``: its CPU kernel is not vectorised and took 3 to
-12 times the time of the four in-place passes below (``benchmarks/step_cost.py`` prints it).
+Why not ``torch.fake_quantize_per_tensor_affine``: its CPU kernel is not vectorised, and the four
+in-place passes below make the whole training step cheaper (``benchmarks/step_cost.py`` prints
+both).
 """
 
 from __future__ import annotations

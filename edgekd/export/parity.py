@@ -14,7 +14,7 @@ from torch import fx
 from edgekd.data.loader import batches
 from edgekd.data.source import Dataset, Samples
 from edgekd.graph.program import output_tensors
-from edgekd.metrics import compare, mean_cosine
+from edgekd.metrics import compare_outputs, mean_cosine
 from edgekd.progress import Progress
 from edgekd.spec import ModelSpec
 
@@ -22,7 +22,8 @@ MIN_AGREEMENT = 0.995  # top-1 class equal, or mean cosine similarity of the out
 MAX_ACCURACY_GAP = 0.2  # percentage points
 
 Array = np.ndarray[Any, Any]
-Predict = Callable[[tuple[torch.Tensor, ...]], Array]
+Outputs = tuple[Array, ...]
+Predict = Callable[[tuple[torch.Tensor, ...]], Outputs]
 
 
 @dataclass(frozen=True)
@@ -56,34 +57,36 @@ class Parity:
 
 
 def torch_predictor(module: fx.GraphModule) -> Predict:
-    """Return a function from input tensors to the first output as an array."""
+    """Return a function from input tensors to every output as an array."""
 
     @torch.no_grad()
-    def predict(inputs: tuple[torch.Tensor, ...]) -> Array:
-        return np.asarray(output_tensors(module(*inputs))[0].cpu().numpy())
+    def predict(inputs: tuple[torch.Tensor, ...]) -> Outputs:
+        return tuple(np.asarray(t.numpy()) for t in output_tensors(module(*inputs)))
 
     return predict
 
 
 def onnx_predictor(model: bytes, spec: ModelSpec) -> Predict:
-    """Return a function from input tensors to the first output of an ONNX model on the CPU."""
+    """Return a function from input tensors to every output of an ONNX model on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    names, first = [tensor.name for tensor in spec.inputs], [spec.outputs[0].name]
+    inputs_named = [tensor.name for tensor in spec.inputs]
+    outputs_named = [tensor.name for tensor in spec.outputs]
 
-    def predict(inputs: tuple[torch.Tensor, ...]) -> Array:
-        feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-        return np.asarray(session.run(first, feed)[0])
+    def predict(inputs: tuple[torch.Tensor, ...]) -> Outputs:
+        feed = {name: tensor.numpy() for name, tensor in zip(inputs_named, inputs, strict=True)}
+        return tuple(np.asarray(value) for value in session.run(outputs_named, feed))
 
     return predict
 
 
 def predict_all(
     predict: Predict, data: Dataset, samples: Samples, spec: ModelSpec, progress: Progress
-) -> tuple[Array, Array | None]:
-    """Return the first output for every sample, and the targets if the data has any."""
-    outputs, targets = [], []
+) -> tuple[Outputs, Array | None]:
+    """Return every output for every sample, and the targets if the data has any."""
+    outputs: list[Outputs] = []
+    targets: list[Array] = []
     size = 64
     with progress.task("evaluation", -(-len(samples) // size)) as advance:
         for inputs, expected in batches(data, samples, spec, size):
@@ -91,18 +94,23 @@ def predict_all(
             if expected is not None:
                 targets.append(expected.numpy())
             advance(1)
-    return np.concatenate(outputs), np.concatenate(targets) if targets else None
+    joined = tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    return joined, np.concatenate(targets) if targets else None
 
 
-def parity(exported: Array, original: Array, targets: Array | None) -> Parity:
-    """Compare two sets of outputs of what should be the same model."""
-    found, reference = compare(exported, original, targets), compare(original, original, targets)
-    agreement = found.agreement
-    if agreement is None:
-        agreement = mean_cosine(exported, original)
+def parity(exported: Outputs, original: Outputs, targets: Array | None) -> Parity:
+    """Compare two sets of outputs of what should be the same model.
+
+    The agreement is that of the output that agrees least.
+    """
+    found = compare_outputs(exported, original, targets)
+    reference = compare_outputs(original, original, targets)
+    agreements = [mean_cosine(a, b) for a, b in zip(exported, original, strict=True)]
+    if found.agreement is not None:
+        agreements[0] = found.agreement
     return Parity(
-        len(exported),
-        agreement,
+        len(exported[0]),
+        min(agreements),
         100.0 * abs(found.value - reference.value),
         found.max_difference or 0.0,
     )

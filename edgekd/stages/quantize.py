@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,9 +28,6 @@ from edgekd.state import CompressionState
 from edgekd.training import Inputs, Schedule, train
 
 Rules = tuple[Callable[[fx.GraphModule], Placement], Scheme]
-# An Adam step changes log(step size) by about the learning rate: weights need small rates, the
-# logarithm of a step can take larger ones.
-STEP_SIZE_RATE = 10.0
 
 
 def rules_for(runtime: str) -> Rules:
@@ -150,7 +147,7 @@ def _distill(
         distill.epochs, -(-len(data.train) // distill.batch_size), distill.learning_rate
     )
     history = train(
-        trainable_groups(student, distill.learning_rate),
+        [p for p in student.parameters() if p.requires_grad],
         loss,
         one_epoch,
         schedule,
@@ -165,34 +162,27 @@ def _distill(
     return {"train_loss": history, "held_out_loss": held_out, "distillation_kept": kept}
 
 
-def trainable_groups(student: fx.GraphModule, learning_rate: float) -> list[dict[str, object]]:
-    """Return optimiser groups: weights and biases, and the logarithms of the step sizes."""
-    named = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
-    steps = [p for name, p in named if name.endswith("log_scale")]
-    weights = [p for name, p in named if not name.endswith("log_scale")]
-    groups: list[dict[str, object]] = [{"params": weights}]
-    if steps:
-        groups.append({"params": steps, "lr": learning_rate * STEP_SIZE_RATE})
-    return groups
-
-
 def distillation_loss(
     student: fx.GraphModule, teacher: fx.GraphModule, options: Distill, *, classification: bool
 ) -> Callable[[Inputs, Tensor | None], Tensor]:
-    """Return the loss of a batch: every output against the teacher's, plus labels if asked for."""
+    """Return the loss of a batch: every output against the teacher's, plus labels if asked for.
+
+    KL divergence is for the first output, which the labels index; others are compared as numbers.
+    """
     use_kl = options.loss == "kl" or (options.loss == "auto" and classification)
     hard = options.hard_label_weight
 
-    def soft(output: Tensor, target: Tensor) -> Tensor:
+    def soft(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
+        terms = [relative_mse_loss(o, t) for o, t in zip(found, expected, strict=True)]
         if use_kl:
-            return kl_loss(output, target, options.temperature)
-        return relative_mse_loss(output, target)
+            terms[0] = kl_loss(found[0], expected[0], options.temperature)
+        return torch.stack(terms).sum()
 
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         with torch.no_grad():
             expected = output_tensors(teacher(*inputs))
         found = output_tensors(student(*inputs))
-        total = torch.stack([soft(o, t) for o, t in zip(found, expected, strict=True)]).sum()
+        total = soft(found, expected)
         if hard > 0 and targets is not None:
             labels = torch.nn.functional.cross_entropy(found[0], targets)
             total = (1 - hard) * total + hard * labels

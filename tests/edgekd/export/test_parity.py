@@ -28,30 +28,40 @@ def test_classes_are_compared_by_their_largest_logit() -> None:
     original = np.eye(4, dtype=np.float32)
     exported = original.copy()
     exported[0] = [0, 0, 0, 2]
-    found = parity(exported, original, np.arange(4))
+    found = parity((exported,), (original,), np.arange(4))
     assert (found.samples, found.agreement, found.max_difference) == (4, 0.75, 2.0)
     assert found.accuracy_gap_points == pytest.approx(25.0)
 
 
 def test_embeddings_are_compared_by_their_angle() -> None:
     original = np.random.default_rng(0).normal(size=(8, 5))
-    assert parity(original * 2, original, None).agreement == pytest.approx(1.0)
-    opposite = parity(-original, original, None)
+    assert parity((original * 2,), (original,), None).agreement == pytest.approx(1.0)
+    opposite = parity((-original,), (original,), None)
     assert opposite.agreement == pytest.approx(-1.0) and not opposite.passed
 
 
 def test_an_improvement_is_a_gap_too() -> None:
     labels = np.arange(4)
     original = np.roll(np.eye(4), 1, axis=1)
-    found = parity(np.eye(4), original, labels)
+    found = parity((np.eye(4),), (original,), labels)
     assert found.accuracy_gap_points == pytest.approx(100.0) and not found.passed
 
 
-def test_both_predictors_give_the_first_output() -> None:
+def test_every_output_counts() -> None:
+    labels, logits = np.arange(4), np.eye(4, dtype=np.float32)
+    features = np.random.default_rng(0).normal(size=(4, 6))
+    found = parity((logits, -features), (logits, features), labels)
+    assert found.agreement == pytest.approx(-1.0) and not found.passed
+    assert found.max_difference == pytest.approx(2 * np.abs(features).max())
+    assert parity((logits, features), (logits, features), labels).passed
+
+
+def test_both_predictors_give_every_output() -> None:
     net, inputs = network("two_inputs")
     graph, spec = trace(net, *inputs)
     model = export_onnx(graph, inputs, spec, opset=17)
     with torch.no_grad():
         expected = net(*inputs).numpy()
-    assert np.allclose(torch_predictor(graph)(inputs), expected, atol=1e-6)
-    assert np.allclose(onnx_predictor(model, spec)(inputs), expected, atol=1e-5)
+    (in_torch,), (in_onnx,) = torch_predictor(graph)(inputs), onnx_predictor(model, spec)(inputs)
+    assert np.allclose(in_torch, expected, atol=1e-6)
+    assert np.allclose(in_onnx, expected, atol=1e-5)
