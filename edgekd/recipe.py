@@ -44,7 +44,7 @@ class QuantizeStage(Settings):
 
     stage: Literal["quantize"]
     calibration: Calibration = Calibration()
-    learn_step_sizes: Annotated[bool, Field(strict=True)] = True
+    learn_step_sizes: Annotated[bool, Field(strict=True)] = False
     distill: Distill | None = Distill()
 
 
