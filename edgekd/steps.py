@@ -101,7 +101,7 @@ def _ensure_same_outputs(before: CompressionState, after: CompressionState, stag
 
 
 def _outputs(job: Job, onnx: bytes, progress: Progress) -> Outputs:
-    predict = onnx_predictor(onnx, job.loaded.spec)
+    predict = onnx_predictor(onnx, job.loaded.spec, job.profile.runtime)
     return predict_all(predict, job.data, job.data.validation, job.loaded.spec, progress)[0]
 
 

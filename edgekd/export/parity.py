@@ -16,6 +16,7 @@ from edgekd.data.source import Dataset, Samples
 from edgekd.graph.program import output_tensors
 from edgekd.metrics import compare_outputs, mean_cosine
 from edgekd.progress import Progress
+from edgekd.runtime.options import session_options
 from edgekd.spec import ModelSpec
 
 MIN_AGREEMENT = 0.995  # top-1 class equal, or mean cosine similarity of the outputs
@@ -66,11 +67,11 @@ def torch_predictor(module: fx.GraphModule) -> Predict:
     return predict
 
 
-def onnx_predictor(model: bytes, spec: ModelSpec) -> Predict:
+def onnx_predictor(model: bytes, spec: ModelSpec, target_runtime: str = "onnxruntime") -> Predict:
     """Return a function from input tensors to every output of an ONNX model on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model, session_options(target_runtime), providers=["CPUExecutionProvider"]
+    )
     inputs_named = [tensor.name for tensor in spec.inputs]
     outputs_named = [tensor.name for tensor in spec.outputs]
 

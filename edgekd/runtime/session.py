@@ -13,6 +13,7 @@ from edgekd.errors import BundleError, DataError
 from edgekd.runtime.bundle import read_manifest, read_model
 from edgekd.runtime.inputs import Inputs
 from edgekd.runtime.manifest import Manifest
+from edgekd.runtime.options import session_options
 from edgekd.runtime.tensors import describe, one_line
 from edgekd.spec import ModelSpec, TensorSpec
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_ERRORS_ONLY = 3  # ONNX Runtime's severity: its warnings would land on the user's terminal
-_NOTHING = 4
+_NOTHING = 4  # ONNX Runtime's severity: above what a failed run reports
 
 
 def load(
@@ -49,7 +49,7 @@ def load(
     manifest = read_manifest(folder)
     content = read_model(folder, manifest, model)
     try:
-        session = _open(content, threads, providers)
+        session = _open(content, manifest.target["runtime"], threads, providers)
         _check_signature(session, manifest.spec)
     except BundleError as error:
         raise BundleError(f"{folder}: {manifest.models[model]}: {error}") from error
@@ -124,9 +124,10 @@ class Model:
         self.close()
 
 
-def _open(content: bytes, threads: int | None, providers: Sequence[Any] | None) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+def _open(
+    content: bytes, target_runtime: str, threads: int | None, providers: Sequence[Any] | None
+) -> Any:
+    options = session_options(target_runtime)
     if threads is not None:
         if threads < 1:
             raise BundleError(f"threads must be 1 or more, not {threads}")
