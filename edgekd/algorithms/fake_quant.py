@@ -15,6 +15,7 @@ both).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,9 +27,7 @@ def quantize_dequantize(x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
     return torch.div(x, scale).round_().clamp_(lo, hi).mul_(scale)
 
 
-class _PerTensor(torch.autograd.Function):
-    """One scale for the whole tensor: the hot path, since it runs on every activation."""
-
+class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
         y = quantize_dequantize(x, scale, lo, hi)
@@ -40,38 +39,38 @@ class _PerTensor(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         (grad,) = grads
         x, y, scale = ctx.saved_tensors
-        lo, hi = ctx.bounds
-        step = scale.item()
-        # hardtanh's gradient is the straight-through mask in one vectorised pass.
-        grad_x = torch.ops.aten.hardtanh_backward(grad, x, lo * step, hi * step)
-        if not ctx.needs_input_grad[1]:
-            return grad_x, None, None, None
+        gradients = _per_tensor if scale.numel() == 1 else _per_channel
+        grad_x, grad_scale = gradients(grad, x, y, scale, ctx.bounds)
+        return grad_x, grad_scale() if ctx.needs_input_grad[1] else None, None, None
+
+
+Gradients = tuple[Tensor, Callable[[], Tensor]]
+
+
+def _per_tensor(
+    grad: Tensor, x: Tensor, y: Tensor, scale: Tensor, bounds: tuple[int, int]
+) -> Gradients:
+    """Return the gradients for one scale: the hot path, since it runs on every activation."""
+    step, (lo, hi) = scale.item(), bounds
+    # hardtanh's gradient is the straight-through mask in one vectorised pass.
+    grad_x = torch.ops.aten.hardtanh_backward(grad, x, lo * step, hi * step)
+
+    def grad_scale() -> Tensor:
         # sum(grad * dy/ds) with dy/ds = (y - x)/s inside and y/s outside, as two dot products.
-        grad_scale = torch.dot(grad.reshape(-1), y.reshape(-1))
-        grad_scale = grad_scale - torch.dot(grad_x.reshape(-1), x.reshape(-1))
-        return grad_x, (grad_scale / step).reshape(scale.shape), None, None
+        total = torch.dot(grad.reshape(-1), y.reshape(-1))
+        total = total - torch.dot(grad_x.reshape(-1), x.reshape(-1))
+        return (total / step).reshape(scale.shape)
+
+    return grad_x, grad_scale
 
 
-class _Broadcast(torch.autograd.Function):
-    """A scale per channel, any shape that broadcasts: for weights, which are small."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
-        y = quantize_dequantize(x, scale, lo, hi)
-        ctx.save_for_backward(x, y, scale)
-        ctx.bounds = (lo, hi)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        (grad,) = grads
-        x, y, scale = ctx.saved_tensors
-        lo, hi = ctx.bounds
-        grad_x = grad * ((x > lo * scale) & (x < hi * scale))
-        if not ctx.needs_input_grad[1]:
-            return grad_x, None, None, None
-        grad_scale = ((grad * y - grad_x * x) / scale).sum_to_size(scale.shape)
-        return grad_x, grad_scale, None, None
+def _per_channel(
+    grad: Tensor, x: Tensor, y: Tensor, scale: Tensor, bounds: tuple[int, int]
+) -> Gradients:
+    """Return the gradients for a scale of any shape that broadcasts: weights, which are small."""
+    lo, hi = bounds
+    grad_x = grad * ((x > lo * scale) & (x < hi * scale))
+    return grad_x, lambda: ((grad * y - grad_x * x) / scale).sum_to_size(scale.shape)
 
 
 def fake_quantize(x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
@@ -83,8 +82,7 @@ def fake_quantize(x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
         lo: smallest integer level, zero point subtracted.
         hi: largest integer level, zero point subtracted.
     """
-    function = _PerTensor if scale.numel() == 1 else _Broadcast
-    return function.apply(x, scale, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
+    return _FakeQuantize.apply(x, scale, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def lsq_gradient_scale(x: Tensor, groups: int, hi: int) -> float:

@@ -7,8 +7,6 @@ from networks import samples
 from torch import Tensor
 
 from edgekd.algorithms.fake_quant import (
-    _Broadcast,
-    _PerTensor,
     fake_quantize,
     lsq_gradient_scale,
 )
@@ -77,17 +75,18 @@ def test_the_gradients_of_the_lsq_paper(x: float, to_x: float, to_scale: float) 
 
 
 @given(values, scales, bounds, st.integers(0, 9))
-def test_both_implementations_have_the_same_gradient(
+def test_one_scale_and_a_scale_per_channel_have_the_same_gradient(
     x: list[float], scale: float, limits: tuple[int, int], seed: int
 ) -> None:
     t, step = torch.tensor(x), torch.tensor([scale])
     weights = samples(len(x), seed=seed)
     grads = []
-    for function in (_PerTensor, _Broadcast):
-        a, s = t.clone().requires_grad_(), step.clone().requires_grad_()
-        (function.apply(a, s, *limits) * weights).sum().backward()
+    for copies in (1, 2):  # two rows, each with a scale of its own, take the path of weights
+        a = t.repeat(copies, 1).requires_grad_()
+        s = step.repeat(copies, 1).requires_grad_()
+        (fake_quantize(a, s, *limits) * weights).sum().backward()
         assert a.grad is not None and s.grad is not None
-        grads.append((a.grad, s.grad))
+        grads.append((a.grad[-1], s.grad[-1]))
     assert torch.equal(grads[0][0], grads[1][0])
     # Both take differences of sums, whose rounding errors grow with what is summed.
     size = float((weights.abs() * (t.abs() / step).clamp_max(512)).sum())
