@@ -30,7 +30,8 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 class CompressRequest:
     """What the user asked for; every field but ``model`` has the command line's default.
 
-    ``max_drop`` is in percentage points of the headline metric. ``input_shape`` has no batch axis.
+    ``max_drop`` is in percentage points of the headline metric, ``max_nfr`` in per cent of all
+    validation samples. ``input_shape`` has no batch axis.
     """
 
     model: Path
@@ -43,6 +44,7 @@ class CompressRequest:
     recipe: str | None = None
     out: Path = Path("out")
     max_drop: float | None = None
+    max_nfr: float | None = None
     trust_pickle: bool = False
     seed: int | None = None
     cache: Path | None = None

@@ -19,8 +19,9 @@ class Quality:
     ``metric`` names the headline ``value``: ``top1`` (share of labels predicted right, 0..1),
     ``cosine`` (mean cosine similarity to the original's output) or ``r2`` (regression targets).
     ``agreement``: share of samples with the same top-1 class as the original. ``negative_flips``:
-    share of all samples that the original had right and this model has wrong. The latter two
-    are None where they have no meaning.
+    share of all samples that the original had right and this model has wrong (Yan et al., CVPR
+    2021, arXiv 2011.09161, section 3); ``positive_flips``: the reverse. ``calibration_error``: see
+    ``expected_calibration_error``. These are None where there are no classes.
     """
 
     metric: str
@@ -28,6 +29,8 @@ class Quality:
     samples: int
     agreement: float | None = None
     negative_flips: float | None = None
+    positive_flips: float | None = None
+    calibration_error: float | None = None
     max_difference: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +64,8 @@ def compare(output: Floats, reference: Floats, targets: npt.NDArray[Any] | None)
             len(output),
             agreement=float((predicted == original).mean()),
             negative_flips=float((was_right & ~right).mean()),
+            positive_flips=float((~was_right & right).mean()),
+            calibration_error=expected_calibration_error(output, targets),
             max_difference=difference,
         )
     if targets is not None and np.issubdtype(targets.dtype, np.floating):
@@ -68,6 +73,20 @@ def compare(output: Floats, reference: Floats, targets: npt.NDArray[Any] | None)
         if aligned is not None:
             return Quality("r2", _r2(output, aligned), len(output), max_difference=difference)
     return Quality("cosine", mean_cosine(output, reference), len(output), max_difference=difference)
+
+
+def expected_calibration_error(logits: Floats, labels: npt.NDArray[Any], bins: int = 15) -> float:
+    """Return the mean gap between confidence and accuracy, over equal-width confidence bins.
+
+    ``logits`` is ``(N, C)``, ``labels`` integer ``(N,)``. (Guo et al., ICML 2017, arXiv
+    1706.04599, section 2, eq. 3.)
+    """
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    probabilities = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, confidence - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def compare_outputs(

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from edgekd import stages
 from edgekd.device import DeviceProfile
+from edgekd.errors import DataError
 from edgekd.export.bundle import check_destination, write_bundle
-from edgekd.export.parity import Array, Parity, parity, predict_all, torch_predictor
+from edgekd.export.parity import Parity, parity, predict_all, torch_predictor
 from edgekd.job import CompressRequest, Job, prepare
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
@@ -65,19 +63,23 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     progress = progress or Silent()
     check_destination(request.out, overwrite=True)
     job = prepare(request)
-    targets = _targets(job)
-    torch.manual_seed(job.recipe.seed)
+    for note in job.data.notes:
+        progress.note(note)
 
-    steps = [original_step(job, targets, progress)]
+    steps = [original_step(job, progress)]
     state = _first_state(job, steps[0])
+    if request.max_nfr is not None and not state.classification:
+        raise DataError(
+            "--max-nfr needs class labels: without them no prediction is right or wrong"
+        )
     for stage in job.recipe.stages:
         stages.requires(state, stage)
     for count, stage in enumerate(job.recipe.stages, start=1):
-        step = run_stage(job, state, stage, count, steps[0], targets, progress)
+        step = run_stage(job, state, stage, count, steps[0], progress)
         state = state.with_model(step.model)
         steps.append(step)
 
-    proof = _prove(job, steps[-1], targets, progress)
+    proof = _prove(job, steps[-1], progress)
     messages = failed_checks(request, steps, proof)
     manifest = build_manifest(job, steps, proof, messages)
     files = {
@@ -108,11 +110,6 @@ def plan(request: CompressRequest) -> Plan:
     )
 
 
-def _targets(job: Job) -> Array | None:
-    _, targets = job.data.validation.batch(np.arange(len(job.data.validation)))
-    return targets
-
-
 def _first_state(job: Job, original: Step) -> CompressionState:
     return CompressionState(
         model=original.model,
@@ -126,8 +123,8 @@ def _first_state(job: Job, original: Step) -> CompressionState:
     )
 
 
-def _prove(job: Job, step: Step, targets: Array | None, progress: Progress) -> Parity:
+def _prove(job: Job, step: Step, progress: Progress) -> Parity:
     """Compare the exported model with the torch model that it was exported from."""
     spec, data = job.loaded.spec, job.data
     in_torch, _ = predict_all(torch_predictor(step.model), data, data.validation, spec, progress)
-    return parity(step.outputs, in_torch, targets)
+    return parity(step.outputs, in_torch, step.targets)

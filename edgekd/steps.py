@@ -29,16 +29,21 @@ from edgekd.recipe import Stage
 from edgekd.state import CompressionState
 
 ORIGINAL = "original"
+Evaluated = tuple[Outputs, Array | None]  # every output, and the targets
 
 
 @dataclass(frozen=True)
 class Step:
-    """A finished step: the model as stored, its ONNX, its outputs and its record."""
+    """A finished step: the model as stored, its ONNX, its outputs and its record.
+
+    ``outputs`` are the ONNX model's for every validation sample, ``targets`` the samples' own.
+    """
 
     model: fx.GraphModule
     onnx: bytes
     folder: Path
     outputs: Outputs
+    targets: Array | None
     record: dict[str, Any]
 
     @property
@@ -47,17 +52,17 @@ class Step:
         return Quality(**self.record["quality"])
 
 
-def original_step(job: Job, targets: Array | None, progress: Progress) -> Step:
+def original_step(job: Job, progress: Progress) -> Step:
     """Export and evaluate the model as it came: what every later step is compared with."""
     key = job.key(0)
     if job.cache.folder(key) is None:
         started = time.monotonic()
         module = to_module(job.loaded.program)
         onnx = export_onnx(module, job.loaded.example, job.loaded.spec, opset=job.profile.opset)
-        outputs = _outputs(job, onnx, progress)
+        outputs, targets = _evaluate(job, onnx, progress)
         quality = compare_outputs(outputs, outputs, targets)
         record = _record(ORIGINAL, {}, onnx, quality, quality, None, time.monotonic() - started)
-        _store(job, key, module, onnx, outputs, record)
+        _store(job, key, module, onnx, (outputs, targets), record)
     return _load_step(job, key)
 
 
@@ -67,7 +72,6 @@ def run_stage(
     stage: Stage,
     count: int,
     original: Step,
-    targets: Array | None,
     progress: Progress,
 ) -> Step:
     """Run one stage, or take it from the cache; always continue from what was stored."""
@@ -79,12 +83,12 @@ def run_stage(
     after = stages.run(state, stage, progress)
     _ensure_same_outputs(state, after, stage)
     onnx = export_onnx(after.model, state.example, state.spec, opset=job.profile.opset)
-    outputs = _outputs(job, onnx, progress)
+    outputs, targets = _evaluate(job, onnx, progress)
     quality = compare_outputs(outputs, original.outputs, targets)
     seconds = time.monotonic() - started
     latency = _latency(job, original, stage.stage, onnx, progress)
     record = _record(stage.stage, after.details, onnx, quality, original.quality, latency, seconds)
-    _store(job, key, after.model, onnx, outputs, record)
+    _store(job, key, after.model, onnx, (outputs, targets), record)
     return _load_step(job, key)
 
 
@@ -100,9 +104,9 @@ def _ensure_same_outputs(before: CompressionState, after: CompressionState, stag
         raise StageError(f"{stage.stage}: changed the shape or type of the model's outputs")
 
 
-def _outputs(job: Job, onnx: bytes, progress: Progress) -> Outputs:
+def _evaluate(job: Job, onnx: bytes, progress: Progress) -> Evaluated:
     predict = onnx_predictor(onnx, job.loaded.spec, job.profile.runtime)
-    return predict_all(predict, job.data, job.data.validation, job.loaded.spec, progress)[0]
+    return predict_all(predict, job.data, job.data.validation, job.loaded.spec, progress)
 
 
 def _latency(
@@ -146,12 +150,16 @@ def _store(
     key: str,
     module: fx.GraphModule,
     onnx: bytes,
-    outputs: Outputs,
+    evaluated: Evaluated,
     record: dict[str, Any],
 ) -> None:
     program, array = io.BytesIO(), io.BytesIO()
     torch.export.save(to_program(module, job.loaded.example), program)
-    np.savez(array, *outputs)
+    outputs, targets = evaluated
+    arrays = {f"output_{i}": output for i, output in enumerate(outputs)}
+    if targets is not None:
+        arrays["targets"] = targets
+    np.savez(array, **arrays)  # type: ignore[arg-type]  # its stub names allow_pickle
     files = {"model.pt2": program.getvalue(), "model.onnx": onnx, "outputs.npz": array.getvalue()}
     job.cache.store(key, files, record)
 
@@ -165,11 +173,13 @@ def _load_step(job: Job, key: str) -> Step:
         to_module(program),
         (folder / "model.onnx").read_bytes(),
         folder,
-        _load_outputs(folder / "outputs.npz"),
+        *_load_evaluated(folder / "outputs.npz"),
         job.cache.record(key),
     )
 
 
-def _load_outputs(path: Path) -> Outputs:
+def _load_evaluated(path: Path) -> Evaluated:
     with np.load(path, allow_pickle=False) as arrays:
-        return tuple(arrays[f"arr_{i}"] for i in range(len(arrays.files)))
+        names = [name for name in arrays.files if name != "targets"]
+        outputs = tuple(arrays[f"output_{i}"] for i in range(len(names)))
+        return outputs, arrays["targets"] if "targets" in arrays.files else None

@@ -24,6 +24,13 @@ def failed_checks(request: CompressRequest, steps: list[Step], proof: Parity) ->
             f"{steps[-1].record['metric']} fell by {total:.2f} points, more than --max-drop "
             f"{request.max_drop:g}: {_losses(steps)}"
         )
+    flips = steps[-1].quality.negative_flips
+    limit = request.max_nfr
+    if limit is not None and flips is not None and 100 * flips > limit + 1e-9:
+        messages.append(
+            f"{100 * flips:.2f} % of the samples were right in the original and are wrong now, "
+            f"more than --max-nfr {limit:g}"
+        )
     if not proof.passed:
         messages.append(
             f"the exported model does not follow the torch model: agreement {proof.agreement:.4f}, "

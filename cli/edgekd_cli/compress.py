@@ -49,6 +49,15 @@ def run(
             help="Points of accuracy that may be lost; exits 1 beyond.",
         ),
     ] = None,
+    max_nfr: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            callback=check_finite,
+            help="Per cent of samples that may turn from right to wrong; exits 1 beyond.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Instead of the recipe's seed.")
     ] = None,
@@ -84,6 +93,7 @@ def run(
         recipe=recipe,
         out=out or Path("out") / (model.stem or "model"),
         max_drop=max_drop,
+        max_nfr=max_nfr,
         trust_pickle=trust_pickle,
         seed=seed,
         cache=cache,

@@ -39,5 +39,8 @@ def run(
         show_line(f"same class as the baseline: {percent(quality.agreement)}")
     if quality.negative_flips is not None and model is not Role.baseline:
         show_line(f"right in the baseline, wrong here: {percent(quality.negative_flips)}")
+        show_line(f"wrong in the baseline, right here: {percent(quality.positive_flips)}")
+    if quality.calibration_error is not None:
+        show_line(f"expected calibration error: {quality.calibration_error:.4f}")
     which = "the ones" if result.same_samples else "not the ones"
     show_line(f"on {quality.samples} validation samples, {which} that compress used")

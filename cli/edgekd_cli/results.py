@@ -17,6 +17,8 @@ def show_result(manifest: Record) -> None:
     stages: Sequence[Record] = manifest.get("stages") or []
     if stages:
         show_table(COLUMNS, [_row(stage, _latency_of(stage, stages)) for stage in stages])
+        if stages[-1].get("quality", {}).get("agreement") is not None:
+            show_line(_against_the_original(stages[-1]["quality"]))
     if manifest.get("parity"):
         show_line(_parity(manifest["parity"]))
     if manifest.get("kernels"):
@@ -63,6 +65,15 @@ def _row(stage: Record, latency: Record) -> tuple[str, ...]:
         "-" if median is None else f"{median:.3f} ms",
         "-" if ratio is None else f"{ratio:.2f}x",
         "-" if seconds is None else f"{seconds:.0f} s",
+    )
+
+
+def _against_the_original(quality: Record) -> str:
+    names = ("agreement", "negative_flips", "positive_flips")
+    agreement, lost, won = (percent(quality[name]) for name in names)
+    return (
+        f"against the original: agreement {agreement}, right to wrong {lost}, wrong to right {won}, "
+        f"calibration error {quality['calibration_error']:.4f}"
     )
 
 

@@ -142,13 +142,15 @@ def test_a_missed_budget_exits_1_keeps_the_bundle_and_names_the_stage(compress, 
     recipe = {"name": "blank", "stages": [{**FAST["stages"][0], "distill": None}]}
     (work / "blank.yaml").write_text(yaml.safe_dump(recipe))
     done = compress(
-        *("--data", f"{factory}:load", "--recipe", str(work / "blank.yaml"), "--max-drop", "1"),
+        *("--data", f"{factory}:load", "--recipe", str(work / "blank.yaml")),
+        *("--max-drop", "1", "--max-nfr", "0.5"),
         out="blank",
     )
     assert done.returncode == 1, done.stderr
     assert "failed: top1 fell by" in done.stdout and "quantize lost" in done.stdout
     manifest = json.loads((work / "blank" / "manifest.json").read_text())
     assert "more than --max-drop 1" in manifest["failed_checks"][0]
+    assert "more than --max-nfr 0.5" in manifest["failed_checks"][1]
     assert "Traceback" not in done.stderr
 
 

@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.metrics import compare, drop_points, is_classification, mean_cosine
+from edgekd.metrics import (
+    compare,
+    compare_outputs,
+    drop_points,
+    expected_calibration_error,
+    is_classification,
+    mean_cosine,
+)
 
 LOGITS = np.eye(4, dtype=np.float32)
 numbers = st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3)
@@ -16,6 +23,7 @@ def test_top1_agreement_and_flips_by_hand() -> None:
     found = compare(changed, LOGITS, labels)
     assert (found.metric, found.value, found.samples) == ("top1", 0.75, 4)
     assert (found.agreement, found.negative_flips, found.max_difference) == (0.5, 0.25, 9.0)
+    assert found.positive_flips == 0.25
     assert drop_points(found, compare(LOGITS, LOGITS, labels)) == 0.0
 
 
@@ -66,3 +74,36 @@ def test_cosine_with_zeros() -> None:
 
 def test_quality_is_plain_data() -> None:
     assert compare(LOGITS, LOGITS, None).to_dict()["metric"] == "cosine"
+
+
+def test_calibration_error_by_hand() -> None:
+    half, sure = [0.0, 0.0], [0.0, 50.0]  # confidence 1/2 and 1
+    logits = np.array([half, half, sure, sure])
+    # Bin of 1/2: one of two right, gap 0. Bin of 1: one of two right, gap 1/2 on half the samples.
+    assert expected_calibration_error(logits, np.array([0, 1, 1, 0])) == pytest.approx(0.25)
+
+
+@given(st.integers(1, 30), st.integers(2, 6), st.floats(-5, 5))
+def test_calibration_error_is_a_share_and_ignores_shifts(
+    n: int, classes: int, shift: float
+) -> None:
+    rng = np.random.default_rng(n)
+    logits, labels = rng.normal(size=(n, classes)), rng.integers(0, classes, n)
+    found = expected_calibration_error(logits, labels)
+    assert 0 <= found <= 1
+    assert expected_calibration_error(logits + shift, labels) == pytest.approx(found, abs=1e-9)
+
+
+def test_flips_balance_the_change_of_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    before, after, labels = rng.normal(size=(50, 3)), rng.normal(size=(50, 3)), np.arange(50) % 3
+    old, new = compare(before, before, labels), compare(after, before, labels)
+    assert new.positive_flips is not None and new.negative_flips is not None
+    assert new.value - old.value == pytest.approx(new.positive_flips - new.negative_flips)
+
+
+def test_the_worst_output_speaks_for_a_model_without_targets() -> None:
+    same = np.ones((2, 3), np.float32)
+    found = compare_outputs((same, -same), (same, same), None)
+    assert (found.metric, found.max_difference) == ("cosine", 2.0)
+    assert found.value == pytest.approx(-1.0)
