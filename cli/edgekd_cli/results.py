@@ -72,8 +72,8 @@ def _against_the_original(quality: Record) -> str:
     names = ("agreement", "negative_flips", "positive_flips")
     agreement, lost, won = (percent(quality[name]) for name in names)
     return (
-        f"against the original: agreement {agreement}, right to wrong {lost}, wrong to right {won}, "
-        f"calibration error {quality['calibration_error']:.4f}"
+        f"against the original: agreement {agreement}, right to wrong {lost}, wrong to right "
+        f"{won}, calibration error {quality['calibration_error']:.4f}"
     )
 
 
