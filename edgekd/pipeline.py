@@ -19,7 +19,7 @@ from edgekd.recipe import Recipe
 from edgekd.report.page import render_report
 from edgekd.state import CompressionState
 from edgekd.steps import ORIGINAL, Step, original_step, run_stage
-from edgekd.summary import build_manifest, failed_checks
+from edgekd.summary import broken_rules, build_manifest, failed_checks
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CompressResult:
 
     @property
     def passed(self) -> bool:
-        """Tell whether the accuracy budget and the export proof held."""
+        """Tell whether the accuracy budget, the export proof and the target's rules held."""
         return not self.messages
 
 
@@ -80,8 +80,9 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
         steps.append(step)
 
     proof = _prove(job, steps[-1], progress)
-    messages = failed_checks(request, steps, proof)
-    manifest = build_manifest(job, steps, proof, messages)
+    broken = broken_rules(job.profile, steps[-1])
+    messages = failed_checks(request, steps, proof, broken)
+    manifest = build_manifest(job, steps, proof, broken, messages)
     files = {
         "model.onnx": steps[-1].onnx,
         "baseline.onnx": steps[0].onnx,

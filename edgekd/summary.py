@@ -11,12 +11,27 @@ from edgekd import __version__
 from edgekd.device import DeviceProfile
 from edgekd.export.kernels import KernelReport, read_kernels, read_placement
 from edgekd.export.parity import Parity
+from edgekd.export.tensorrt_rules import RULES, Violation, check_tensorrt, unknown_to_8_5
 from edgekd.job import CompressRequest, Job, versions
 from edgekd.steps import ORIGINAL, Step
 
+Violations = tuple[Violation, ...]
 
-def failed_checks(request: CompressRequest, steps: list[Step], proof: Parity) -> list[str]:
-    """Return one line for every budget or proof that did not hold."""
+
+def broken_rules(profile: DeviceProfile, step: Step) -> Violations | None:
+    """Return where a graph for TensorRT breaks TensorRT's rules, None for another runtime.
+
+    ONNX Runtime needs no rules: it is here and shows what it makes of the graph.
+    """
+    if profile.runtime != "tensorrt":
+        return None
+    return check_tensorrt(step.onnx, opset=profile.opset)
+
+
+def failed_checks(
+    request: CompressRequest, steps: list[Step], proof: Parity, broken: Violations | None
+) -> list[str]:
+    """Return one line for every budget, proof or rule of the target that did not hold."""
     messages = []
     total = steps[-1].record["drop_points"]
     if request.max_drop is not None and total > request.max_drop + 1e-9:
@@ -36,7 +51,17 @@ def failed_checks(request: CompressRequest, steps: list[Step], proof: Parity) ->
             f"the exported model does not follow the torch model: agreement {proof.agreement:.4f}, "
             f"accuracy gap {proof.accuracy_gap_points:.2f} points"
         )
-    return messages
+    return [*messages, *_rule_lines(broken or ())]
+
+
+def _rule_lines(broken: Violations) -> list[str]:
+    """Say for every broken rule where it is broken first, and how often; the manifest has all."""
+    lines = []
+    for rule in dict.fromkeys(violation.rule for violation in broken):
+        first, *others = [violation for violation in broken if violation.rule == rule]
+        more = f" (and {len(others)} more)" if others else ""
+        lines.append(f"TensorRT's rule {rule!r} is broken at {first.node}: {first.message}{more}")
+    return lines
 
 
 def _losses(steps: list[Step]) -> str:
@@ -62,6 +87,26 @@ def target_notes(profile: DeviceProfile) -> list[str]:
     return []
 
 
+def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
+    """Name the operators that the oldest TensorRT in use does not know."""
+    found = unknown_to_8_5(step.onnx) if profile.runtime == "tensorrt" else ()
+    if not found:
+        return []
+    return [f"the model has {', '.join(found)}, which TensorRT 8.5 (JetPack 5.1) does not know"]
+
+
+def _rules(broken: Violations | None) -> dict[str, Any] | None:
+    """Return the check of the target's rules for the manifest, None if it has none."""
+    if broken is None:
+        return None
+    return {
+        "runtime": "tensorrt",
+        "rules": list(RULES),
+        "passed": not broken,
+        "violations": [violation.to_dict() for violation in broken],
+    }
+
+
 def _kernels(profile: DeviceProfile, step: Step) -> KernelReport:
     """Return the precision of every layer: as built where that can be seen, else as asked for."""
     if profile.runtime == "onnxruntime":
@@ -70,7 +115,7 @@ def _kernels(profile: DeviceProfile, step: Step) -> KernelReport:
 
 
 def build_manifest(
-    job: Job, steps: list[Step], proof: Parity, messages: list[str]
+    job: Job, steps: list[Step], proof: Parity, broken: Violations | None, messages: list[str]
 ) -> dict[str, Any]:
     """Return the bundle's manifest as plain data, without the files' hashes."""
     last, data, spec = steps[-1], job.data, job.loaded.spec
@@ -96,8 +141,9 @@ def build_manifest(
         "stages": [step.record for step in steps],
         "accuracy": {ORIGINAL: steps[0].quality.to_dict(), "compressed": last.quality.to_dict()},
         "parity": proof.to_dict(),
+        "target_rules": _rules(broken),
         "kernels": _kernels(job.profile, last).to_dict(),
         "latency": last.record["latency"],
-        "notes": [*target_notes(job.profile), *data.notes],
+        "notes": [*target_notes(job.profile), *version_notes(job.profile, last), *data.notes],
         "failed_checks": messages,
     }

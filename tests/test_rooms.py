@@ -52,7 +52,7 @@ WITHOUT_TORCH = {
     "evaluate",
 }
 HEAVY = {"torch", "onnx", "onnxscript", "pydantic", "sklearn"}
-OPTIONAL = {"tensorrt", "openvino", "nncf", "torchao"}
+OPTIONAL = {"tensorrt", "tensorrt_rtx", "openvino", "nncf", "torchao"}
 
 
 def modules() -> list[tuple[str, Path]]:

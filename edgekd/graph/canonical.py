@@ -33,6 +33,7 @@ OUT_OF_PLACE = {
 def canonicalize(module: fx.GraphModule) -> None:
     """Rewrite ``module`` in place into the form that the quantizer placement expects."""
     make_functional(module)
+    spell_out_alpha(module)
     remove_identities(module)
     resolve_padding(module)
     fold_batch_norm(module)
@@ -61,6 +62,21 @@ def _nodes_after(node: fx.Node) -> set[fx.Node]:
         following.add(current)
         current = current.next
     return following
+
+
+def spell_out_alpha(module: fx.GraphModule) -> None:
+    """Write ``add(x, y, alpha=a)`` as a product and a sum, which is what ONNX makes of it.
+
+    So the sum is one of two tensors like any other, and its operands can get quantizers.
+    """
+    for node in list(module.graph.nodes):
+        alpha = node.kwargs.get("alpha", 1)
+        if not is_op(node, aten.add.Tensor) or alpha == 1 or not isinstance(node.args[1], fx.Node):
+            continue
+        with module.graph.inserting_before(node):
+            scaled = module.graph.call_function(aten.mul.Tensor, (node.args[1], alpha))
+        scaled.meta = dict(node.args[1].meta)
+        node.args, node.kwargs = (node.args[0], scaled), {}
 
 
 def remove_identities(module: fx.GraphModule) -> None:

@@ -171,6 +171,8 @@ def test_the_jetson_graph_is_symmetric_and_says_where_the_engine_is_built(compre
     manifest = json.loads((work / "jetson" / "manifest.json").read_text())
     assert manifest["latency"] is None
     assert manifest["parity"]["passed"]
+    assert manifest["target_rules"]["passed"] and manifest["target_rules"]["violations"] == []
+    assert "zero-points" in manifest["target_rules"]["rules"]
 
 
 def test_a_killed_run_continues_and_ends_in_the_same_result(compress, compressed, work) -> None:

@@ -220,3 +220,13 @@ def test_same_padding_of_an_even_kernel_keeps_its_meaning() -> None:
 def test_dropout_leaves_nothing_behind() -> None:
     net = build(lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.Dropout(0.5), nn.ReLU()))
     assert same_outputs(net, IMAGE) == ["conv2d", "relu"]
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_sum_with_a_factor_becomes_a_product_and_a_sum(inplace: bool) -> None:
+    def weighted(net: Lambda, x: Tensor) -> Tensor:
+        y, skip = net.a(x), F.relu(x)
+        return y.add_(skip, alpha=-2) if inplace else torch.add(y, skip, alpha=-2)
+
+    found = same_outputs(build(lambda: Lambda(weighted, 8)), (8, 4, 4))
+    assert found.count("mul") == found.count("add") == 1
