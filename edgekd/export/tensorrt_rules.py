@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto
+
+from edgekd.export.quantized_graph import QuantizedGraph
 
 NEWEST_OPSET = 17  # of TensorRT 8.5 and 8.6
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -38,8 +39,6 @@ UNKNOWN_OPERATORS = frozenset((
 # fmt: on
 # In the list of 10.15 but not in that of 8.5.
 UNKNOWN_TO_8_5 = frozenset(("Hardmax", "IsInf", "LayerNormalization", "STFT"))
-# Quantizers commute with what only moves values, so the search for one looks through these.
-MOVES = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "MaxPool", "Identity")
 ACTIVATIONS = ("Relu", "Clip")
 
 
@@ -62,7 +61,7 @@ def check_tensorrt(model: bytes, *, opset: int = NEWEST_OPSET) -> tuple[Violatio
     ``opset`` is the newest that the target reads. Bodies of loops and branches are searched for
     unknown operators only, since no quantizers stand there.
     """
-    graph = Graph(onnx.load_from_string(model), opset)
+    graph = QuantizedGraph(onnx.load_from_string(model), opset)
     return tuple(
         Violation(name, node if isinstance(node, str) else _title(node), message)
         for name, rule in RULES.items()
@@ -79,81 +78,10 @@ def unknown_to_8_5(model: bytes) -> tuple[str, ...]:
     return tuple(sorted(found & UNKNOWN_TO_8_5))
 
 
-class Graph:
-    """An ONNX graph with its links and constants, and the newest opset allowed."""
-
-    def __init__(self, model: onnx.ModelProto, newest_opset: int) -> None:
-        self.model, self.newest_opset = model, newest_opset
-        self.nodes = list(model.graph.node)
-        self.outputs = {value.name for value in model.graph.output}
-        self.producer = {name: node for node in self.nodes for name in node.output}
-
-    @cached_property
-    def readers(self) -> dict[str, list[NodeProto]]:
-        """Return who reads a tensor, once for every time that it is read."""
-        found: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                found.setdefault(name, []).append(node)
-        return found
-
-    @cached_property
-    def constants(self) -> dict[str, TensorProto]:
-        """Return what is stored: initializers and the values of Constant nodes."""
-        stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        for node in self.of("Constant"):
-            value = helper.get_attribute_value(node.attribute[0])
-            tensor = value if isinstance(value, TensorProto) else None
-            stored[node.output[0]] = tensor or numpy_helper.from_array(np.asarray(value))
-        return stored
-
-    def of(self, *types: str) -> list[NodeProto]:
-        """Return the nodes of these types."""
-        return [node for node in self.nodes if node.op_type in types]
-
-    def value(self, name: str) -> NDArray[np.generic] | None:
-        """Return a constant as an array, None if ``name`` is computed."""
-        tensor = self.constants.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
-    def made_by(self, name: str, *types: str) -> NodeProto | None:
-        """Return the node that computes ``name`` if it is of one of ``types``."""
-        node = self.producer.get(name)
-        return node if node is not None and node.op_type in types else None
-
-    def read_once(self, name: str) -> bool:
-        """Tell whether exactly one operand is ``name`` and it is no output of the model."""
-        return len(self.readers.get(name, [])) == 1 and name not in self.outputs
-
-    def dequantizer(self, name: str) -> NodeProto | None:
-        """Return the DequantizeLinear that ``name`` comes out of, moved at most."""
-        while (move := self.made_by(name, *MOVES)) is not None:
-            name = move.input[0]
-        return self.made_by(name, "DequantizeLinear")
-
-    def behind(self, name: str) -> NodeProto | None:
-        """Return what computes the tensor that is quantized, dequantized and called ``name``."""
-        reader = self.made_by(name, "DequantizeLinear")
-        writer = None if reader is None else self.made_by(reader.input[0], "QuantizeLinear")
-        return None if writer is None else self.producer.get(writer.input[0])
-
-    def source(self, quantizer: NodeProto) -> str:
-        """Return the name of what a quantizer or a pair of quantizers stands on."""
-        name = str(quantizer.input[0])
-        writer = self.made_by(name, "QuantizeLinear")
-        return name if writer is None else str(writer.input[0])
-
-    def integer_layer(self, name: str) -> NodeProto | None:
-        """Return the convolution with quantized data that only one operation reads as ``name``."""
-        conv = self.made_by(name, "Conv", "ConvTranspose")
-        quantized = conv is not None and self.dequantizer(conv.input[0]) is not None
-        return conv if quantized and self.read_once(name) else None
-
-
 Found = Iterator[tuple[NodeProto | str, str]]
 
 
-def operators(graph: Graph) -> Found:
+def operators(graph: QuantizedGraph) -> Found:
     """Only operators that some TensorRT from 8.5 to 11 knows. Source: Operators.
 
     Integer operators (QLinearConv and the like) are among the unknown ones: TensorRT reads
@@ -166,7 +94,7 @@ def operators(graph: Graph) -> Found:
             yield node, f"TensorRT has no {node.op_type}: take it out of the model"
 
 
-def newest_opset(graph: Graph) -> Found:
+def newest_opset(graph: QuantizedGraph) -> Found:
     """No newer opset than the target reads. Source: Operators (8.5 and 8.6: 17)."""
     for entry in graph.model.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version > graph.newest_opset:
@@ -174,7 +102,7 @@ def newest_opset(graph: Graph) -> Found:
             yield "the model", message
 
 
-def signed_int8(graph: Graph) -> Found:
+def signed_int8(graph: QuantizedGraph) -> Found:
     """Quantized tensors are int8. Source: API (8.5: int8 only); Operators.
 
     The parser reads uint8 with the zero point 0 as if it were int8, with a warning, so numbers
@@ -188,7 +116,7 @@ def signed_int8(graph: Graph) -> Found:
             yield node, f"quantizes to {name}: use int8 with a zero point of int8"
 
 
-def zero_points(graph: Graph) -> Found:
+def zero_points(graph: QuantizedGraph) -> Found:
     """Every zero point is a constant 0.
 
     Source: API (a build-time constant with only zeros); Operators.
@@ -203,7 +131,7 @@ def zero_points(graph: Graph) -> Found:
             yield node, "its zero point is not 0: quantize symmetrically"
 
 
-def scales(graph: Graph) -> Found:
+def scales(graph: QuantizedGraph) -> Found:
     """Scales are constant, positive and finite.
 
     Source: API (a build-time constant); the parser's own message ("Scale coefficients must all be
@@ -217,7 +145,7 @@ def scales(graph: Graph) -> Found:
             yield node, "its scale is not a positive finite number: calibrate again"
 
 
-def one_scale_for_activations(graph: Graph) -> Found:
+def one_scale_for_activations(graph: QuantizedGraph) -> Found:
     """Activations have one scale a tensor.
 
     Source: Guide, "Q/DQ Layer-Placement Recommendations" (per tensor for activations, per channel
@@ -230,7 +158,7 @@ def one_scale_for_activations(graph: Graph) -> Found:
             yield node, f"{scale.size} scales for a computed tensor: use one"
 
 
-def weight_scales(graph: Graph) -> Found:
+def weight_scales(graph: QuantizedGraph) -> Found:
     """Weights have a scale for every output channel (or one for all).
 
     The axis is 0, and 1 for a transposed convolution. Matrix products count output features.
@@ -255,7 +183,7 @@ def weight_scales(graph: Graph) -> Found:
                 )
 
 
-def stored_weights(graph: Graph) -> Found:
+def stored_weights(graph: QuantizedGraph) -> Found:
     """A quantized weight is stored: int8 behind DequantizeLinear, or float behind both steps.
 
     Source: Guide, "Explicit Quantization", "Quantized Weights". So integers that other operations
@@ -276,7 +204,7 @@ def stored_weights(graph: Graph) -> Found:
             yield layer, "its integer weight is not read by DequantizeLinear: use that"
 
 
-def both_operands(graph: Graph) -> Found:
+def both_operands(graph: QuantizedGraph) -> Found:
     """A layer has quantizers on data and weight, or on neither.
 
     Source: Guide, "Q/DQ Layer-Placement Recommendations" (quantize all inputs of weighted
@@ -289,7 +217,7 @@ def both_operands(graph: Graph) -> Found:
             yield layer, f"its {missing} is not quantized: quantize both operands or none"
 
 
-def float_biases(graph: Graph) -> Found:
+def float_biases(graph: QuantizedGraph) -> Found:
     """Biases are float. Source: Operators (DequantizeLinear reads INT8, no INT32)."""
     biases = {n.input[2] for n in graph.of("Conv", "ConvTranspose", "Gemm") if len(n.input) > 2}
     for node in graph.of("DequantizeLinear"):
@@ -297,7 +225,7 @@ def float_biases(graph: Graph) -> Found:
             yield node, "dequantizes a bias: store the bias in float"
 
 
-def unbroken_fusion(graph: Graph) -> Found:
+def unbroken_fusion(graph: QuantizedGraph) -> Found:
     """No quantizer between a layer and the BatchNorm, activation or sum that is fused with it.
 
     Source: Guide, "Q/DQ Layer-Placement Recommendations" (do not quantize the outputs of weighted
@@ -314,7 +242,7 @@ def unbroken_fusion(graph: Graph) -> Found:
             yield node, f"a quantizer stands between {_title(layer)} and this sum: remove it"
 
 
-def residual_sums(graph: Graph) -> Found:
+def residual_sums(graph: QuantizedGraph) -> Found:
     """A sum behind an integer convolution that only it reads has its other operand quantized.
 
     With a float operand the fused kernel writes float. Source: Guide, "Q/DQ Layer-Placement
@@ -328,7 +256,7 @@ def residual_sums(graph: Graph) -> Found:
             yield node, f"no operand is quantized: quantize the one beside {_title(layer)}"
 
 
-def one_scale_for_a_tensor(graph: Graph) -> Found:
+def one_scale_for_a_tensor(graph: QuantizedGraph) -> Found:
     """A tensor is not quantized with different scales.
 
     Each scale costs one more conversion and one more copy. Source: Guide, "Q/DQ Layer-Placement
@@ -344,7 +272,7 @@ def one_scale_for_a_tensor(graph: Graph) -> Found:
             yield node, f"{node.input[0]} is quantized with different scales: use one"
 
 
-def float_normalisation(graph: Graph) -> Found:
+def float_normalisation(graph: QuantizedGraph) -> Found:
     """LayerNormalization, InstanceNormalization and Softmax read float.
 
     They have no int8 kernel. Source: Operators (FP32, FP16, BF16); Model Optimizer leaves them in
@@ -355,7 +283,7 @@ def float_normalisation(graph: Graph) -> Found:
             yield node, f"{node.op_type} reads a quantized tensor: remove the quantizer"
 
 
-RULES: dict[str, Callable[[Graph], Found]] = {
+RULES: dict[str, Callable[[QuantizedGraph], Found]] = {
     "operators": operators,
     "opset": newest_opset,
     "int8": signed_int8,
@@ -390,7 +318,7 @@ def _attribute(node: NodeProto, name: str, default: int) -> int:
     return next((a.i for a in node.attribute if a.name == name), default)
 
 
-def _quantized_type(graph: Graph, node: NodeProto) -> int | None:
+def _quantized_type(graph: QuantizedGraph, node: NodeProto) -> int | None:
     """Return the ONNX type of the integers that a quantizer writes or reads, None if not known."""
     if len(node.input) > 2 and node.input[2]:
         zero_point = graph.constants.get(node.input[2])
@@ -401,7 +329,7 @@ def _quantized_type(graph: Graph, node: NodeProto) -> int | None:
     return None if stored is None else int(stored.data_type)
 
 
-def _weight_readers(graph: Graph) -> Iterator[tuple[NodeProto, NodeProto]]:
+def _weight_readers(graph: QuantizedGraph) -> Iterator[tuple[NodeProto, NodeProto]]:
     """Yield every layer with a quantized weight, and the step that dequantizes the weight."""
     for layer in graph.of(*WEIGHTED):
         reader = graph.dequantizer(layer.input[1])
@@ -409,7 +337,7 @@ def _weight_readers(graph: Graph) -> Iterator[tuple[NodeProto, NodeProto]]:
             yield layer, reader
 
 
-def _output_axis(graph: Graph, layer: NodeProto, rank: int) -> int | None:
+def _output_axis(graph: QuantizedGraph, layer: NodeProto, rank: int) -> int | None:
     """Return which axis of the stored weight is that of the output channels, None if not clear.
 
     A transposition between the stored weight and the layer is followed, other moves are not.
@@ -434,14 +362,14 @@ def _output_axis(graph: Graph, layer: NodeProto, rank: int) -> int | None:
     return axis
 
 
-def _ends_in_layer(graph: Graph, node: NodeProto) -> bool:
+def _ends_in_layer(graph: QuantizedGraph, node: NodeProto) -> bool:
     """Tell whether ``node`` is a layer, its BatchNorm, or a sum that a convolution ends in."""
     if node.op_type == "Add":
         return any(graph.integer_layer(name) for name in node.input)
     return node.op_type in (*WEIGHTED, "BatchNormalization")
 
 
-def _quantized_branch(graph: Graph, name: str) -> NodeProto | None:
+def _quantized_branch(graph: QuantizedGraph, name: str) -> NodeProto | None:
     """Return the convolution behind an operand if only the operand's quantizer reads it."""
     layer = graph.behind(name)
     if layer is None or layer.op_type not in ("Conv", "ConvTranspose"):
