@@ -19,7 +19,7 @@ class Calibration(Settings):
     """How activation ranges are found: ``samples`` training inputs seen by ``method``."""
 
     samples: Count = 512
-    method: Literal["minmax", "percentile", "mse"] = "mse"
+    method: Literal["minmax", "percentile", "mse", "entropy"] = "mse"
 
 
 class Distill(Settings):
