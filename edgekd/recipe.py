@@ -40,10 +40,19 @@ class Distill(Settings):
 
 
 class QuantizeStage(Settings):
-    """INT8 weights and activations; ``distill: null`` is post-training quantization only."""
+    """INT8 weights and activations; ``distill: null`` is post-training quantization only.
+
+    ``equalize`` rescales channels before calibration. Behind it, ``rounding: adaround`` learns in
+    ``rounding_steps`` steps a block which weights to round up, and ``bias_correction`` takes the
+    mean error out of every layer's output. Distillation starts from the result.
+    """
 
     stage: Literal["quantize"]
     calibration: Calibration = Calibration()
+    equalize: Annotated[bool, Field(strict=True)] = False
+    rounding: Literal["nearest", "adaround"] = "nearest"
+    rounding_steps: Count = 200
+    bias_correction: Annotated[bool, Field(strict=True)] = False
     learn_step_sizes: Annotated[bool, Field(strict=True)] = False
     distill: Distill | None = Distill()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,8 +19,10 @@ from edgekd.graph.program import clone, output_tensors, refresh
 from edgekd.graph.tensors import layer_name
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
+from edgekd.quantize.bias_correction import correct_biases
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.convert import convert
+from edgekd.quantize.equalize import equalize
 from edgekd.quantize.fake import Quantizer
 from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
@@ -73,6 +76,9 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     float_model = clone(state.model)
     canonicalize(float_model)
     float_model = refresh(float_model, state.example)
+    details: dict[str, object] = {}
+    if options.equalize:
+        details["equalized_pairs"] = equalize(float_model)
     placement = place(float_model)
     if not placement.weights:
         raise StageError(
@@ -83,7 +89,9 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     quantizers = prepare(student, placement, scheme, ranges)
     nodes = {node.name: node for node in float_model.graph.nodes}
     reasons = {layer_name(nodes[name]): why for name, why in placement.reasons.items()}
-    details: dict[str, object] = {"float_reasons": reasons}
+    details["float_reasons"] = reasons
+    if options.bias_correction:
+        details["corrected_biases"] = _correct(state, options, float_model, student, progress)
     if options.distill is not None:
         details |= _distill(state, options, student, quantizers, progress)
     convert(student, scheme)
@@ -98,21 +106,42 @@ def _ranges(
     scheme: Scheme,
     progress: Progress,
 ) -> dict[str, tuple[float, float]]:
-    data, limit = state.data, options.calibration.samples
     names = [tensor.node for tensor in placement.tensors]
+    passes = 1 if options.calibration.method == "minmax" else 2
+    with _calibration(state, options, "calibration", passes, progress) as samples:
+        return calibrate(model, names, samples, scheme, options.calibration.method)
+
+
+def _correct(
+    state: CompressionState,
+    options: QuantizeStage,
+    original: fx.GraphModule,
+    student: fx.GraphModule,
+    progress: Progress,
+) -> int:
+    with _calibration(state, options, "bias correction", 1, progress) as samples:
+        return correct_biases(original, student, samples)
+
+
+@contextlib.contextmanager
+def _calibration(
+    state: CompressionState, options: QuantizeStage, title: str, passes: int, progress: Progress
+) -> Iterator[Callable[[], Iterator[Inputs]]]:
+    """Give a function that starts a pass over the calibration samples, with a progress bar."""
+    limit, size = options.calibration.samples, 64
+    steps = -(-min(limit, len(state.data.calibration)) // size) * passes
 
     def one_pass() -> Iterator[Inputs]:
-        for done, (inputs, _) in enumerate(batches(data, data.calibration, state.spec, 64)):
-            room = limit - 64 * done
+        found = batches(state.data, state.data.calibration, state.spec, size)
+        for done, (inputs, _) in enumerate(found):
+            room = limit - size * done
             if room <= 0:
                 return
             yield tuple(tensor[:room] for tensor in inputs)
             advance(1)
 
-    passes = 1 if options.calibration.method == "minmax" else 2
-    steps = -(-min(limit, len(data.calibration)) // 64) * passes
-    with progress.task("quantize: calibration", steps) as advance:
-        return calibrate(model, names, one_pass, scheme, options.calibration.method)
+    with progress.task(f"quantize: {title}", steps) as advance:
+        yield one_pass
 
 
 def _distill(
