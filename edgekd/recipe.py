@@ -51,7 +51,7 @@ class QuantizeStage(Settings):
     calibration: Calibration = Calibration()
     equalize: Annotated[bool, Field(strict=True)] = False
     rounding: Literal["nearest", "adaround"] = "nearest"
-    rounding_steps: Count = 200
+    rounding_steps: Count = 100
     bias_correction: Annotated[bool, Field(strict=True)] = False
     learn_step_sizes: Annotated[bool, Field(strict=True)] = False
     distill: Distill | None = Distill()

@@ -20,12 +20,14 @@ from edgekd.graph.tensors import layer_name
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
 from edgekd.quantize.bias_correction import correct_biases
+from edgekd.quantize.blocks import find_blocks
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.convert import convert
 from edgekd.quantize.equalize import equalize
 from edgekd.quantize.fake import Quantizer
 from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
+from edgekd.quantize.reconstruct import learn_rounding
 from edgekd.recipe import Distill, QuantizeStage
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, Schedule, train
@@ -90,6 +92,8 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     nodes = {node.name: node for node in float_model.graph.nodes}
     reasons = {layer_name(nodes[name]): why for name, why in placement.reasons.items()}
     details["float_reasons"] = reasons
+    if options.rounding == "adaround":
+        details["block_errors"] = _round(state, options, float_model, student, progress)
     if options.bias_correction:
         details["corrected_biases"] = _correct(state, options, float_model, student, progress)
     if options.distill is not None:
@@ -123,12 +127,32 @@ def _correct(
         return correct_biases(original, student, samples)
 
 
+def _round(
+    state: CompressionState,
+    options: QuantizeStage,
+    original: fx.GraphModule,
+    student: fx.GraphModule,
+    progress: Progress,
+) -> list[tuple[float, float]]:
+    order = np.random.default_rng(state.seed)
+    with _calibration(state, options, "reading samples", 1, progress, size=32) as samples:
+        inputs = list(samples())
+    steps = options.rounding_steps
+    with progress.task("quantize: rounding", steps * len(find_blocks(student))) as advance:
+        return learn_rounding(original, student, inputs, steps, order, advance)
+
+
 @contextlib.contextmanager
 def _calibration(
-    state: CompressionState, options: QuantizeStage, title: str, passes: int, progress: Progress
+    state: CompressionState,
+    options: QuantizeStage,
+    title: str,
+    passes: int,
+    progress: Progress,
+    size: int = 64,
 ) -> Iterator[Callable[[], Iterator[Inputs]]]:
     """Give a function that starts a pass over the calibration samples, with a progress bar."""
-    limit, size = options.calibration.samples, 64
+    limit = options.calibration.samples
     steps = -(-min(limit, len(state.data.calibration)) // size) * passes
 
     def one_pass() -> Iterator[Inputs]:

@@ -33,8 +33,14 @@ stages = st.builds(
     QuantizeStage,
     stage=st.just("quantize"),
     calibration=st.builds(
-        Calibration, samples=counts, method=st.sampled_from(["minmax", "percentile", "mse"])
+        Calibration,
+        samples=counts,
+        method=st.sampled_from(["minmax", "percentile", "mse", "entropy"]),
     ),
+    equalize=st.booleans(),
+    rounding=st.sampled_from(["nearest", "adaround"]),
+    rounding_steps=counts,
+    bias_correction=st.booleans(),
     learn_step_sizes=st.booleans(),
     distill=st.none() | distills,
 )
