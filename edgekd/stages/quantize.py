@@ -64,12 +64,16 @@ def requires(state: CompressionState, options: QuantizeStage) -> None:
 
 def describe(options: QuantizeStage) -> str:
     """Say in one line what the stage will do."""
-    how = f"{options.calibration.method} ranges from {options.calibration.samples} samples"
-    if options.distill is None:
-        return f"INT8 weights and activations, {how}, no training"
-    return (
-        f"INT8 weights and activations, {how}, then {options.distill.epochs} epochs of distillation"
-    )
+    parts = [
+        "channels equalized" if options.equalize else "",
+        f"{options.calibration.method} ranges from {options.calibration.samples} samples",
+        "learned rounding" if options.rounding == "adaround" else "",
+        "biases corrected" if options.bias_correction else "",
+        "no training"
+        if options.distill is None
+        else f"then {options.distill.epochs} epochs of distillation",
+    ]
+    return ", ".join(["INT8 weights and activations", *filter(None, parts)])
 
 
 def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> CompressionState:

@@ -101,6 +101,16 @@ def test_the_stage_says_what_was_done(state: CompressionState, plain: Compressio
     assert not {"corrected_biases", "equalized_pairs", "block_errors"} & plain.details.keys()
 
 
+def test_the_description_names_the_options() -> None:
+    everything = quantize.describe(QuantizeStage(stage="quantize", distill=None, **OPTIONS["all"]))
+    assert everything == (
+        "INT8 weights and activations, channels equalized, entropy ranges from 512 samples, "
+        "learned rounding, biases corrected, no training"
+    )
+    default = quantize.describe(QuantizeStage(stage="quantize"))
+    assert default.endswith("mse ranges from 512 samples, then 3 epochs of distillation")
+
+
 def test_the_state_that_was_given_stays_as_it_was(state: CompressionState) -> None:
     before = {name: p.clone() for name, p in state.model.named_parameters()}
     run(state, **OPTIONS["all"])
