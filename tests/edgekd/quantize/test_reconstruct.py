@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from networks import NETWORKS, Quantized, clone, network, quantize, samples
+from networks import NETWORKS, Quantized, build, clone, network, quantize, samples
 from torch import Tensor, nn
 
 from edgekd.quantize import onnxruntime
@@ -120,3 +120,19 @@ def test_the_same_order_gives_the_same_weights() -> None:
     found = four_bits(quantize(net, *inputs))
     first, second = (learn(found, [inputs], 20)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_shared_weight_keeps_its_rounding() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(self.a(torch.relu(self.a(x)))))
+
+    found = four_bits(quantize(build(Twice), samples(32, 4)))
+    fake, _ = learn(found, [found.inputs], 60)
+    before, after = (dict(graph.named_parameters()) for graph in (found.fake, fake))
+    shared = next(name for name in before if name.startswith("a.") and "weight" in name)
+    assert torch.equal(before[shared], after[shared])
