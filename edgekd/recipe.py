@@ -19,7 +19,7 @@ class Calibration(Settings):
     """How activation ranges are found: ``samples`` training inputs seen by ``method``."""
 
     samples: Count = 512
-    method: Literal["minmax", "percentile", "mse"] = "mse"
+    method: Literal["minmax", "percentile", "mse", "entropy"] = "mse"
 
 
 class Distill(Settings):
@@ -27,23 +27,34 @@ class Distill(Settings):
 
     ``loss``: ``kl`` compares class probabilities at ``temperature``, ``mse`` raw outputs;
     ``auto`` is ``kl`` for class logits and ``mse`` otherwise. ``hard_label_weight`` (0 to 1) is
-    the share of the labels' cross entropy. ``augment`` applies to images only.
+    the share of the labels' cross entropy. Training takes ``epochs`` passes over the data, but
+    at most ``max_steps`` optimiser steps. ``augment`` applies to images only.
     """
 
     loss: Literal["auto", "kl", "mse"] = "auto"
     temperature: Annotated[Number, Field(gt=0)] = 4.0
     hard_label_weight: Annotated[Number, Field(ge=0, le=1)] = 0.0
     epochs: Count = 3
+    max_steps: Count = 2000
     batch_size: Count = 64
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
 
 
 class QuantizeStage(Settings):
-    """INT8 weights and activations; ``distill: null`` is post-training quantization only."""
+    """INT8 weights and activations; ``distill: null`` is post-training quantization only.
+
+    ``equalize`` rescales channels before calibration. Behind it, ``rounding: adaround`` learns in
+    ``rounding_steps`` steps a block which weights to round up, and ``bias_correction`` takes the
+    mean error out of every layer's output. Distillation starts from the result.
+    """
 
     stage: Literal["quantize"]
     calibration: Calibration = Calibration()
+    equalize: Annotated[bool, Field(strict=True)] = False
+    rounding: Literal["nearest", "adaround"] = "nearest"
+    rounding_steps: Count = 100
+    bias_correction: Annotated[bool, Field(strict=True)] = False
     learn_step_sizes: Annotated[bool, Field(strict=True)] = False
     distill: Distill | None = Distill()
 

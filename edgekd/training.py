@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +20,23 @@ Loss = Callable[[Inputs, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW with linear warm-up over the first ``warmup`` of all steps, then a cosine to zero."""
+    """AdamW with linear warm-up over the first ``warmup`` of all steps, then a cosine to zero.
+
+    Training ends after ``epochs`` passes, or earlier after ``max_steps`` optimiser steps.
+    """
 
     epochs: int
     steps_per_epoch: int
     learning_rate: float
+    max_steps: int | None = None
     warmup: float = 0.05
     weight_decay: float = 0.0
 
     @property
     def steps(self) -> int:
         """Number of optimiser steps in all."""
-        return self.epochs * self.steps_per_epoch
+        steps = self.epochs * self.steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def factor(self, step: int) -> float:
         """Return the multiplier of the learning rate at ``step`` (from 0)."""
@@ -49,7 +55,7 @@ def train(
     *,
     title: str,
 ) -> list[float]:
-    """Minimise ``loss`` over ``schedule.epochs`` passes; return the mean loss of each.
+    """Minimise ``loss`` by ``schedule``; return the mean loss of each pass, a cut one included.
 
     Args:
         parameters: what to train, as tensors or optimiser groups (``lr`` is relative to others).
@@ -65,24 +71,24 @@ def train(
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     history: list[float] = []
-    with progress.task(title, schedule.steps) as advance:
-        for epoch in range(schedule.epochs):
+    left = schedule.steps
+    with progress.task(title, left) as advance:
+        while left > 0:
             total, count = 0.0, 0
-            for inputs, targets in epochs():
+            for inputs, targets in islice(epochs(), left):
                 value = loss(inputs, targets)
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
-                total, count = (
-                    total + float(value.detach()) * len(inputs[0]),
-                    count + len(inputs[0]),
-                )
+                total += float(value.detach()) * len(inputs[0])
+                count += len(inputs[0])
                 if not math.isfinite(total):
                     raise StageError(
-                        f"training diverged in epoch {epoch + 1}: the loss is not finite; lower "
-                        "learning_rate in the recipe"
+                        f"training diverged in epoch {len(history) + 1}: the loss is not finite; "
+                        "lower learning_rate in the recipe"
                     )
                 advance(1)
+            left -= schedule.steps_per_epoch
             history.append(total / max(1, count))
     return history

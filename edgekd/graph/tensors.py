@@ -23,6 +23,13 @@ def constant(module: fx.GraphModule, node: object) -> Tensor | None:
     return owner if isinstance(owner, Tensor) else None
 
 
+def is_shared(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Tell whether the tensor behind a ``get_attr`` node is read more than once in the graph."""
+    tensor = constant(module, node)
+    others = (n for n in module.graph.nodes if n.op == "get_attr" and n is not node)
+    return len(node.users) > 1 or any(constant(module, other) is tensor for other in others)
+
+
 def layer_name(node: fx.Node) -> str:
     """Return the module path of a layer, taken from its weight, as the ONNX export names it.
 

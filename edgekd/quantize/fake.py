@@ -69,4 +69,5 @@ class WeightQuantizer(Quantizer):
 
     def codes(self, weight: Tensor) -> Tensor:
         """Return the int8 codes of ``weight``."""
-        return torch.round(weight / self.scale()).clamp(-127, 127).to(torch.int8)
+        codes = torch.round(weight / self.scale()).clamp(self.qmin, self.qmax)
+        return codes.to(torch.int8)

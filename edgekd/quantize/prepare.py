@@ -56,6 +56,8 @@ def _insert(
     readers = tensor.readers
     with module.graph.inserting_after(node):
         quantized = module.graph.call_module(path, (node,))
+    # With an absorbed ReLU the input is another one than the tensor that is quantized.
+    quantized.meta["quantizes"] = node.name
     node.replace_all_uses_with(
         quantized,
         delete_user_cb=lambda user: (

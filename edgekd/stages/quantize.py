@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
-from torch import Tensor, fx
+from torch import fx
 
-from edgekd.algorithms.augment import augment_images
-from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
-from edgekd.data.loader import Batch, batches
+from edgekd.data.loader import batches
 from edgekd.errors import StageError
 from edgekd.graph.canonical import canonicalize
-from edgekd.graph.program import clone, output_tensors, refresh
+from edgekd.graph.program import clone, refresh
 from edgekd.graph.tensors import layer_name
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
+from edgekd.quantize.bias_correction import correct_biases
+from edgekd.quantize.blocks import find_blocks
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.convert import convert
-from edgekd.quantize.fake import Quantizer
+from edgekd.quantize.equalize import equalize
 from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
-from edgekd.recipe import Distill, QuantizeStage
+from edgekd.quantize.reconstruct import learn_rounding
+from edgekd.recipe import QuantizeStage
+from edgekd.stages.distillation import distill
 from edgekd.state import CompressionState
-from edgekd.training import Inputs, Schedule, train
+from edgekd.training import Inputs
 
 Rules = tuple[Callable[[fx.GraphModule], Placement], Scheme]
 
@@ -42,15 +43,15 @@ def rules_for(runtime: str) -> Rules:
 
 def requires(state: CompressionState, options: QuantizeStage) -> None:
     """Refuse before any work what this stage cannot do on this model and data."""
-    distill = options.distill
-    if distill is None:
+    training = options.distill
+    if training is None:
         return
-    if distill.loss == "kl" and not state.classification:
+    if training.loss == "kl" and not state.classification:
         raise StageError(
             "quantize: 'distill.loss: kl' needs class logits with integer labels; use 'auto' or "
             "'mse' for other outputs"
         )
-    if distill.hard_label_weight > 0 and not state.classification:
+    if training.hard_label_weight > 0 and not state.classification:
         raise StageError(
             "quantize: 'distill.hard_label_weight' needs labels that index the model's output; "
             "set it to 0"
@@ -59,12 +60,16 @@ def requires(state: CompressionState, options: QuantizeStage) -> None:
 
 def describe(options: QuantizeStage) -> str:
     """Say in one line what the stage will do."""
-    how = f"{options.calibration.method} ranges from {options.calibration.samples} samples"
-    if options.distill is None:
-        return f"INT8 weights and activations, {how}, no training"
-    return (
-        f"INT8 weights and activations, {how}, then {options.distill.epochs} epochs of distillation"
-    )
+    parts = [
+        "channels equalized" if options.equalize else "",
+        f"{options.calibration.method} ranges from {options.calibration.samples} samples",
+        "learned rounding" if options.rounding == "adaround" else "",
+        "biases corrected" if options.bias_correction else "",
+        "no training"
+        if options.distill is None
+        else f"then {options.distill.epochs} epochs of distillation",
+    ]
+    return ", ".join(["INT8 weights and activations", *filter(None, parts)])
 
 
 def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> CompressionState:
@@ -73,6 +78,9 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     float_model = clone(state.model)
     canonicalize(float_model)
     float_model = refresh(float_model, state.example)
+    details: dict[str, object] = {}
+    if options.equalize:
+        details["equalized_pairs"] = equalize(float_model)
     placement = place(float_model)
     if not placement.weights:
         raise StageError(
@@ -83,9 +91,18 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     quantizers = prepare(student, placement, scheme, ranges)
     nodes = {node.name: node for node in float_model.graph.nodes}
     reasons = {layer_name(nodes[name]): why for name, why in placement.reasons.items()}
-    details: dict[str, object] = {"float_reasons": reasons}
+    details["float_reasons"] = reasons
+    if options.rounding == "adaround":
+        details["block_errors"] = _round(state, options, float_model, student, progress)
+    if options.bias_correction:
+        details["corrected_biases"] = _correct(state, options, float_model, student, progress)
     if options.distill is not None:
-        details |= _distill(state, options, student, quantizers, progress)
+        for quantizer in quantizers:
+            learnable = options.learn_step_sizes and quantizer.learnable
+            quantizer.log_scale.requires_grad_(learnable)
+        details |= distill(
+            state, student, options.distill, progress, title="quantize: distillation"
+        )
     convert(student, scheme)
     return state.with_model(refresh(student, state.example), **details)
 
@@ -98,106 +115,59 @@ def _ranges(
     scheme: Scheme,
     progress: Progress,
 ) -> dict[str, tuple[float, float]]:
-    data, limit = state.data, options.calibration.samples
     names = [tensor.node for tensor in placement.tensors]
+    passes = 1 if options.calibration.method == "minmax" else 2
+    with _calibration(state, options, "calibration", passes, progress) as samples:
+        return calibrate(model, names, samples, scheme, options.calibration.method)
+
+
+def _correct(
+    state: CompressionState,
+    options: QuantizeStage,
+    original: fx.GraphModule,
+    student: fx.GraphModule,
+    progress: Progress,
+) -> int:
+    with _calibration(state, options, "bias correction", 1, progress) as samples:
+        return correct_biases(original, student, samples)
+
+
+def _round(
+    state: CompressionState,
+    options: QuantizeStage,
+    original: fx.GraphModule,
+    student: fx.GraphModule,
+    progress: Progress,
+) -> list[tuple[float, float]]:
+    order = np.random.default_rng(state.seed)
+    with _calibration(state, options, "reading samples", 1, progress, size=32) as samples:
+        inputs = list(samples())
+    steps = options.rounding_steps
+    with progress.task("quantize: rounding", steps * len(find_blocks(student))) as advance:
+        return learn_rounding(original, student, inputs, steps, order, advance)
+
+
+@contextlib.contextmanager
+def _calibration(
+    state: CompressionState,
+    options: QuantizeStage,
+    title: str,
+    passes: int,
+    progress: Progress,
+    size: int = 64,
+) -> Iterator[Callable[[], Iterator[Inputs]]]:
+    """Give a function that starts a pass over the calibration samples, with a progress bar."""
+    limit = options.calibration.samples
+    steps = -(-min(limit, len(state.data.calibration)) // size) * passes
 
     def one_pass() -> Iterator[Inputs]:
-        for done, (inputs, _) in enumerate(batches(data, data.calibration, state.spec, 64)):
-            room = limit - 64 * done
+        found = batches(state.data, state.data.calibration, state.spec, size)
+        for done, (inputs, _) in enumerate(found):
+            room = limit - size * done
             if room <= 0:
                 return
             yield tuple(tensor[:room] for tensor in inputs)
             advance(1)
 
-    passes = 1 if options.calibration.method == "minmax" else 2
-    steps = -(-min(limit, len(data.calibration)) // 64) * passes
-    with progress.task("quantize: calibration", steps) as advance:
-        return calibrate(model, names, one_pass, scheme, options.calibration.method)
-
-
-def _distill(
-    state: CompressionState,
-    options: QuantizeStage,
-    student: fx.GraphModule,
-    quantizers: list[Quantizer],
-    progress: Progress,
-) -> dict[str, object]:
-    """Train ``student`` in place; keep the training only if held-out loss says it helped."""
-    distill = options.distill
-    assert distill is not None
-    teacher = clone(state.teacher)
-    canonicalize(teacher)
-    for quantizer in quantizers:
-        quantizer.log_scale.requires_grad_(options.learn_step_sizes and quantizer.learnable)
-    before = copy.deepcopy(student.state_dict())
-    loss = distillation_loss(student, teacher, distill, classification=state.classification)
-    held_out = [held_out_loss(state, loss)]
-    data = state.data
-    order = np.random.default_rng(state.seed)
-    generator = torch.Generator().manual_seed(state.seed)
-
-    def one_epoch() -> Iterator[Batch]:
-        for inputs, targets in batches(
-            data, data.train, state.spec, distill.batch_size, order=order
-        ):
-            images = augment_images(inputs[0], distill.augment, generator)
-            yield (images, *inputs[1:]), targets
-
-    schedule = Schedule(
-        distill.epochs, -(-len(data.train) // distill.batch_size), distill.learning_rate
-    )
-    history = train(
-        [p for p in student.parameters() if p.requires_grad],
-        loss,
-        one_epoch,
-        schedule,
-        progress,
-        title="quantize: distillation",
-    )
-    held_out.append(held_out_loss(state, loss))
-    kept = held_out[1] <= held_out[0]
-    if not kept:
-        student.load_state_dict(before)
-        progress.note("quantize: distillation did not lower the held-out loss; calibration kept")
-    return {"train_loss": history, "held_out_loss": held_out, "distillation_kept": kept}
-
-
-def distillation_loss(
-    student: fx.GraphModule, teacher: fx.GraphModule, options: Distill, *, classification: bool
-) -> Callable[[Inputs, Tensor | None], Tensor]:
-    """Return the loss of a batch: every output against the teacher's, plus labels if asked for.
-
-    KL divergence is for the first output, which the labels index; others are compared as numbers.
-    """
-    use_kl = options.loss == "kl" or (options.loss == "auto" and classification)
-    hard = options.hard_label_weight
-
-    def soft(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
-        terms = [relative_mse_loss(o, t) for o, t in zip(found, expected, strict=True)]
-        if use_kl:
-            terms[0] = kl_loss(found[0], expected[0], options.temperature)
-        return torch.stack(terms).sum()
-
-    def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            expected = output_tensors(teacher(*inputs))
-        found = output_tensors(student(*inputs))
-        total = soft(found, expected)
-        if hard > 0 and targets is not None:
-            labels = torch.nn.functional.cross_entropy(found[0], targets)
-            total = (1 - hard) * total + hard * labels
-        return total
-
-    return loss
-
-
-@torch.no_grad()
-def held_out_loss(
-    state: CompressionState, loss: Callable[[Inputs, Tensor | None], Tensor]
-) -> float:
-    """Return the mean loss on the calibration samples, which training never sees."""
-    total, count = 0.0, 0
-    for inputs, targets in batches(state.data, state.data.calibration, state.spec, 64):
-        total += float(loss(inputs, targets)) * len(inputs[0])
-        count += len(inputs[0])
-    return total / max(1, count)
+    with progress.task(f"quantize: {title}", steps) as advance:
+        yield one_pass

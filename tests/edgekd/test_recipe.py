@@ -33,8 +33,14 @@ stages = st.builds(
     QuantizeStage,
     stage=st.just("quantize"),
     calibration=st.builds(
-        Calibration, samples=counts, method=st.sampled_from(["minmax", "percentile", "mse"])
+        Calibration,
+        samples=counts,
+        method=st.sampled_from(["minmax", "percentile", "mse", "entropy"]),
     ),
+    equalize=st.booleans(),
+    rounding=st.sampled_from(["nearest", "adaround"]),
+    rounding_steps=counts,
+    bias_correction=st.booleans(),
     learn_step_sizes=st.booleans(),
     distill=st.none() | distills,
 )
@@ -114,6 +120,11 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
         ("name: a\nstages: [{stage: quantize, distill: {epochs: 1, epochs: 2}}]", "given twice"),
         ("name: a\nstages: [{stage: quantize, distill: {temperature: .nan}}]", "temperature"),
         ("name: a\nstages: [{stage: quantize, distill: {temperature: 1e400}}]", "temperature"),
+        ("name: a\nstages: [{stage: quantize, equalize: 1}]", "equalize"),
+        ("name: a\nstages: [{stage: quantize, bias_correction: 'yes'}]", "bias_correction"),
+        ("name: a\nstages: [{stage: quantize, rounding: adaruond}]", "did you mean adaround"),
+        ("name: a\nstages: [{stage: quantize, rounding_steps: 0}]", "rounding_steps"),
+        ("name: a\nstages: [{stage: quantize, calibration: {method: kl}}]", "entropy"),
         ("name: a\nstages: !!python/name:os.system", "could not determine a constructor"),
         ("[" * 5000, "nested too deeply"),
     ],

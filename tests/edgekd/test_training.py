@@ -53,6 +53,18 @@ def test_training_reduces_the_loss() -> None:
     assert len(history) == 30 and history[-1] < 1e-2 * history[0]
 
 
+def test_training_ends_in_the_middle_of_a_pass_when_its_steps_are_used_up() -> None:
+    layer, x, seen = nn.Linear(4, 1), samples(36, 4), []
+
+    def loss(inputs: tuple[Tensor, ...], targets: Tensor | None) -> Tensor:
+        seen.append(len(inputs[0]))
+        return nn.functional.mse_loss(layer(*inputs), targets)
+
+    schedule = Schedule(30, 5, 0.1, max_steps=7)
+    history = train(layer.parameters(), loss, passes(x, x[:, :1]), schedule, Silent(), title="t")
+    assert seen == [8, 8, 8, 8, 4, 8, 8] and len(history) == 2
+
+
 def test_the_mean_loss_counts_samples_and_not_batches() -> None:
     weight = nn.Parameter(torch.zeros(1))
     x = torch.tensor([[1.0]] * 8 + [[10.0]])

@@ -7,13 +7,14 @@ from edgekd.algorithms.ranges import (
     Method,
     affine_parameters,
     choose_range,
+    entropy_range,
     minmax_range,
     mse_range,
     percentile_range,
     symmetric_parameters,
 )
 
-METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse", "entropy")
 numbers = st.floats(-1e6, 1e6, width=32)
 ends = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
 
@@ -84,6 +85,48 @@ def test_a_symmetric_mse_range_is_symmetric() -> None:
         *histogram(np.random.default_rng(0).exponential(1, 5000)), 256, symmetric=True
     )
     assert lo == -hi < 0
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_entropy_leaves_outliers_out(symmetric: bool) -> None:
+    values = np.r_[np.random.default_rng(0).normal(0, 1, 100_000), np.linspace(20, 40, 5), -40.0]
+    lo, hi = entropy_range(*histogram(values), 256, symmetric=symmetric)
+    assert -12 < lo < -3 and 3 < hi < 12
+
+
+def test_entropy_ignores_how_many_zeros_there_are() -> None:
+    generator = np.random.default_rng(0)
+    values = np.abs(generator.normal(0, 1, 50_000))
+    few, many = (np.r_[values, np.zeros(count)] for count in (10, 200_000))
+    found = [entropy_range(*histogram(v), 256, symmetric=False) for v in (few, many)]
+    assert found[0] == found[1] and found[0][0] == 0.0 and found[0][1] > 3
+
+
+def test_entropy_keeps_a_uniform_distribution_whole() -> None:
+    values = np.random.default_rng(0).uniform(0, 1, 400_000)
+    assert entropy_range(*histogram(values), 256, symmetric=False)[1] > 0.97
+
+
+def test_entropy_keeps_the_ratio_of_two_sides() -> None:
+    values = np.random.default_rng(0).gumbel(0, 1, 100_000)
+    found = histogram(values)
+    (lo, hi), (least, most) = entropy_range(*found, 256, symmetric=False), minmax_range(*found)
+    assert lo / hi == pytest.approx(least / most, rel=0.05) and hi < most
+
+
+def test_entropy_of_a_symmetric_range_is_the_one_of_its_magnitudes() -> None:
+    values = np.random.default_rng(0).standard_t(4, 50_000)
+    mirrored, magnitudes = np.r_[values, -values], np.abs(values)
+    lo, hi = entropy_range(*histogram(mirrored), 256, symmetric=True)
+    one_sided = entropy_range(*histogram(magnitudes, 1024), 128, symmetric=False)
+    assert -lo == hi == pytest.approx(one_sided[1], rel=0.02)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_entropy_of_values_far_from_zero_reaches_zero(sign: int) -> None:
+    values = sign * np.random.default_rng(0).uniform(5, 6, 10_000)
+    lo, hi = entropy_range(*histogram(values), 256, symmetric=False)
+    assert min(abs(lo), abs(hi)) == 0.0 and max(abs(lo), abs(hi)) > 5
 
 
 @given(ends, st.sampled_from([(0, 255), (-128, 127)]))

@@ -28,7 +28,7 @@ def test_minmax_covers_all_batches_the_small_last_one_too() -> None:
     assert ranges(batches) == [(-3.0, 5.0), (0.0, 5.0)]
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mse", "entropy"])
 @pytest.mark.parametrize("value", [0.0, 2.5, -2.5])
 def test_constant_tensors(method: str, value: float) -> None:
     lo, hi = ranges([torch.full((3, 4), value)], method)[0]
@@ -44,7 +44,7 @@ def test_percentile_and_mse_leave_an_outlier_out() -> None:
 
 def test_histograms_add_up_over_batches() -> None:
     batches = [samples(100, 4, seed=seed) for seed in range(3)]
-    for method in ("percentile", "mse"):
+    for method in ("percentile", "mse", "entropy"):
         apart, together = ranges(batches, method), ranges([torch.cat(batches)], method)
         for a, b in zip(apart, together, strict=True):
             assert a == pytest.approx(b)
