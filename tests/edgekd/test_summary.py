@@ -16,7 +16,9 @@ REQUEST: Any = SimpleNamespace(max_drop=None)
 
 def step(model: bytes) -> Step:
     module: Any = None
-    return Step(module, model, Path(), (), {"name": "quantize", "drop_points": 0.0})
+    quality = {"metric": "top1", "value": 0.9, "samples": 10}
+    record = {"name": "quantize", "drop_points": 0.0, "quality": quality}
+    return Step(module, model, Path(), (), None, record)
 
 
 def test_a_broken_rule_is_a_failed_check_with_its_first_node() -> None:
