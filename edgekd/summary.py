@@ -119,9 +119,10 @@ def build_manifest(
 ) -> dict[str, Any]:
     """Return the bundle's manifest as plain data, without the files' hashes."""
     last, data, spec = steps[-1], job.data, job.loaded.spec
-    images = (
-        {} if data.preprocessing is None else {spec.inputs[0].name: data.preprocessing.to_dict()}
-    )
+    images = {}
+    if data.preprocessing is not None and data.image_input is not None:
+        name = data.names.get(data.image_input, data.image_input)
+        images[name] = data.preprocessing.to_dict()
     return {
         "format_version": 1,
         "name": job.request.out.name,

@@ -1,24 +1,39 @@
-"""What a run says at its end about the target's rules."""
+"""What a run says at its end: missed limits and broken rules of the target."""
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from tensorrt_graphs import exported, good_block, spoiled, uint8
 
 from edgekd.device import load_profile
+from edgekd.export.parity import Parity
+from edgekd.job import CompressRequest
+from edgekd.metrics import Quality
 from edgekd.steps import Step
 from edgekd.summary import broken_rules, failed_checks, version_notes
 
-PASSED: Any = SimpleNamespace(passed=True)
-REQUEST: Any = SimpleNamespace(max_drop=None)
+PASSED = Parity(10, 1.0, 0.0, 0.0)
+REQUEST = CompressRequest(Path("model.pt"), None)
 
 
-def step(model: bytes) -> Step:
+def step(model: bytes, name: str = "quantize", drop: float = 0.0, flips: float = 0.0) -> Step:
     module: Any = None
-    quality = {"metric": "top1", "value": 0.9, "samples": 10}
-    record = {"name": "quantize", "drop_points": 0.0, "quality": quality}
+    quality = Quality("top1", 0.9, 10, negative_flips=flips).to_dict()
+    record = {"name": name, "metric": "top1", "drop_points": drop, "quality": quality}
     return Step(module, model, Path(), (), None, record)
+
+
+def test_each_missed_limit_is_one_line() -> None:
+    request = replace(REQUEST, max_drop=1.0, max_nfr=2.0)
+    steps = [step(b"", "original"), step(b"", "prune", 0.4), step(b"", "quantize", 1.5, 0.03)]
+    broken = Parity(1000, 0.9, 0.0, 0.5)
+    drop, flips, proof = failed_checks(request, steps, broken, None)
+    assert "fell by 1.50 points" in drop and "prune lost 0.40, quantize lost 1.10" in drop
+    assert "3.00 % of the samples were right in the original" in flips
+    assert "does not follow the torch model" in proof
+    within = replace(REQUEST, max_drop=1.5, max_nfr=3.0)
+    assert failed_checks(within, steps, PASSED, None) == []
 
 
 def test_a_broken_rule_is_a_failed_check_with_its_first_node() -> None:
