@@ -119,7 +119,8 @@ def prepare(request: CompressRequest) -> Job:
 
 def _check_fit(data: Dataset, spec: ModelSpec, wanted: tuple[int, ...] | None) -> None:
     """Raise DataError unless the data's samples are what the model, and the user, asked for."""
-    for tensor, array in zip(spec.inputs, data.example().values(), strict=True):
+    example = data.example()
+    for tensor, array in zip(spec.inputs, example.values(), strict=True):
         found, expected = array.shape[1:], tensor.shape[1:]
         if (
             str(array.dtype) != tensor.dtype
@@ -130,7 +131,7 @@ def _check_fit(data: Dataset, spec: ModelSpec, wanted: tuple[int, ...] | None) -
                 f"the data's {tensor.name} is {array.dtype} of shape {_shape(found)}, the model "
                 f"takes {tensor}; give data prepared for this model"
             )
-    first = next(iter(data.example().values())).shape[1:]
+    first = next(iter(example.values())).shape[1:]
     if wanted is not None and first != wanted:
         raise DataError(f"--input-shape is {_shape(wanted)}, but the samples are {_shape(first)}")
 

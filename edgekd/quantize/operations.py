@@ -28,7 +28,6 @@ MOVES = (
     aten.unsqueeze.default,
     aten.slice.Tensor,
 )
-CLAMPS = (aten.relu6.default, aten.hardtanh.default, aten.clamp.default)
 
 
 def layer_name(node: fx.Node) -> str:

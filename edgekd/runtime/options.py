@@ -12,8 +12,8 @@ def session_options(target_runtime: str) -> ort.SessionOptions:
 
     A graph for ONNX Runtime gets its integer kernels. In a graph for another runtime
     (``tensorrt``) they are off, and quantize and dequantize steps are computed as they are
-    written: ONNX Runtime would otherwise round that graph's float biases to int32, which moved
-    the logits of a ResNet-20 by up to 1.0 and changed the class of 0.6 % of the images.
+    written: ONNX Runtime would otherwise round that graph's float biases to int32, which no other
+    runtime does, and the answers would not be the graph's.
     """
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
