@@ -9,10 +9,12 @@ activations on the output of every integer operation. (Rules in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import fx
 
 from edgekd.graph.canonical import is_selection
-from edgekd.graph.tensors import is_float_tensor, is_op
+from edgekd.graph.tensors import is_float_tensor, is_op, layer_name
 from edgekd.quantize.operations import (
     CONCATENATIONS,
     CONVOLUTIONS,
@@ -25,17 +27,19 @@ from edgekd.quantize.operations import (
     fused_value,
     is_tensor_pair,
     is_weighted,
-    layer_name,
 )
-from edgekd.quantize.placement import Placement, QuantizedTensor, Scheme, node_inputs
+from edgekd.quantize.placement import NOTHING, Placement, QuantizedTensor, Scheme, node_inputs
 
 SCHEME = Scheme(symmetric=False, integer_bias=True, absorbs_relu=True)
 
 
-def place(module: fx.GraphModule) -> Placement:
-    """Choose the tensors and weights to quantize in a canonical program."""
+def place(module: fx.GraphModule, in_float: Mapping[str, str] = NOTHING) -> Placement:
+    """Choose the tensors and weights to quantize in a canonical program.
+
+    ``in_float`` keeps layers in float: layer name -> the reason to report.
+    """
     placement = Placement()
-    integer = _integer_operations(module, placement.reasons)
+    integer = _integer_operations(module, in_float, placement.reasons)
     quantized: set[fx.Node] = set()
     for node in module.graph.nodes:
         value = fused_value(node) if node in integer else node
@@ -76,7 +80,9 @@ def _moves_on(user: fx.Node, integer: set[fx.Node]) -> bool:
     return is_op(user, *MOVES) and _wanted(user, integer)
 
 
-def _integer_operations(module: fx.GraphModule, reasons: dict[str, str]) -> set[fx.Node]:
+def _integer_operations(
+    module: fx.GraphModule, in_float: Mapping[str, str], reasons: dict[str, str]
+) -> set[fx.Node]:
     """Return the operations to run on integers, and note why the others do not.
 
     Taking one operation out can leave another without an integer reader, so this repeats until
@@ -84,7 +90,7 @@ def _integer_operations(module: fx.GraphModule, reasons: dict[str, str]) -> set[
     """
     integer: set[fx.Node] = set()
     for node in module.graph.nodes:
-        reason = _unsupported(module, node)
+        reason = in_float.get(layer_name(node)) or _unsupported(module, node)
         if reason is None:
             integer.add(node)
         elif reason:

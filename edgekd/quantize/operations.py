@@ -30,15 +30,6 @@ MOVES = (
 )
 
 
-def layer_name(node: fx.Node) -> str:
-    """Return the name that the exported graph gives a layer: where its weight is stored."""
-    weight = node.args[1] if is_op(node, *WEIGHTED) else None
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-        return node.name
-    path, _, leaf = str(weight.target).rpartition(".")
-    return path or leaf
-
-
 def is_weighted(module: fx.GraphModule, node: fx.Node) -> bool:
     """Tell whether ``node`` is a convolution or linear layer with a stored weight."""
     return is_op(node, *WEIGHTED) and constant(module, node.args[1]) is not None

@@ -5,9 +5,13 @@ The rules themselves are one file a runtime: ``onnxruntime.py`` and ``tensorrt.p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import fx
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Placement:
     """What to quantize, in graph order, and why the rest is not.
 
     ``weights``: names of the layers whose weight is quantized. ``reasons``: for every layer or
-    sum that stays in float, the cause in words.
+    sum that stays in float, by its layer name, the cause in words.
     """
 
     tensors: list[QuantizedTensor] = field(default_factory=list)

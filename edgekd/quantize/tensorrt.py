@@ -9,26 +9,33 @@ Quantized Types", Q/DQ placement recommendations; NVIDIA ModelOpt places the sam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import fx
 
-from edgekd.graph.tensors import is_op
+from edgekd.graph.tensors import is_op, layer_name
 from edgekd.quantize.operations import (
     CONVOLUTIONS,
     is_tensor_pair,
     is_weighted,
 )
-from edgekd.quantize.placement import Placement, QuantizedTensor, Scheme, node_inputs
+from edgekd.quantize.placement import NOTHING, Placement, QuantizedTensor, Scheme, node_inputs
 
 SCHEME = Scheme(symmetric=True, integer_bias=False, absorbs_relu=False)
 
 
-def place(module: fx.GraphModule) -> Placement:
-    """Choose the tensors and weights to quantize in a canonical program."""
+def place(module: fx.GraphModule, in_float: Mapping[str, str] = NOTHING) -> Placement:
+    """Choose the tensors and weights to quantize in a canonical program.
+
+    ``in_float`` keeps layers in float: layer name -> the reason to report.
+    """
     placement = Placement()
     readers: dict[fx.Node, set[str]] = {}
     for node in module.graph.nodes:
-        if is_weighted(module, node):
+        if is_weighted(module, node) and layer_name(node) in in_float:
+            placement.reasons[layer_name(node)] = in_float[layer_name(node)]
+        elif is_weighted(module, node):
             placement.weights.append(node.name)
             readers.setdefault(node_inputs(node)[0], set()).add(node.name)
         elif is_op(node, torch.ops.aten.add.Tensor):

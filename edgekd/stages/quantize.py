@@ -12,7 +12,6 @@ from edgekd.data.loader import batches
 from edgekd.errors import StageError
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, refresh
-from edgekd.graph.tensors import layer_name
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
 from edgekd.quantize.bias_correction import correct_biases
@@ -89,9 +88,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     ranges = _ranges(state, options, float_model, placement, scheme, progress)
     student = clone(float_model)
     quantizers = prepare(student, placement, scheme, ranges)
-    nodes = {node.name: node for node in float_model.graph.nodes}
-    reasons = {layer_name(nodes[name]): why for name, why in placement.reasons.items()}
-    details["float_reasons"] = reasons
+    details["float_reasons"] = placement.reasons
     if options.rounding == "adaround":
         details["block_errors"] = _round(state, options, float_model, student, progress)
     if options.bias_correction:

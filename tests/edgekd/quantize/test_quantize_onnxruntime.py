@@ -22,6 +22,7 @@ from networks import (
 from torch import Tensor, nn
 
 from edgekd.export.kernels import LAYERS, POOLINGS, SUMS, KernelReport, read_kernels
+from edgekd.quantize import onnxruntime
 
 ALL_INTEGER = ("chain", "resnet", "mobile", "concat", "hardswish", "two_inputs", "mlp", "signal")
 FLOAT_REASON = "its output is the model's output, kept in full resolution"
@@ -92,6 +93,15 @@ def test_a_convolution_as_output_stays_in_float_and_says_why() -> None:
     assert [(x.name, x.reason) for x in report.layers if x.precision == "float32"] == [
         ("head", FLOAT_REASON)
     ]
+
+
+def test_layers_named_by_the_caller_stay_in_float() -> None:
+    graph = journey("resnet")[0].graph
+    name, why = "blocks.0.a.0", "it paid for the accuracy budget"
+    placement = onnxruntime.place(graph, {name: why})
+    everything = onnxruntime.place(graph)
+    assert placement.reasons == {name: why}
+    assert len(placement.weights) == len(everything.weights) - 1
 
 
 def test_a_transformer_runs_its_layers_on_integers() -> None:

@@ -12,6 +12,8 @@ from networks import Quantized, build, conv_bn, cosine, network, quantize, run_o
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from edgekd.quantize import tensorrt
+
 NAMES = ("resnet", "mobile", "transformer")
 
 
@@ -155,3 +157,11 @@ def test_the_longer_of_two_convolutional_branches_is_fused(first: bool) -> None:
     (skip,) = [node for node, readers in into.items() if total.name in readers]
     weights = {n.name: str(n.args[1]) for n in found.graph.graph.nodes if "conv" in n.name}
     assert "skip" in weights[skip]
+
+
+def test_layers_named_by_the_caller_stay_in_float() -> None:
+    graph = exported("resnet")[0].graph
+    name, why = "blocks.0.a.0", "it paid for the accuracy budget"
+    placement = tensorrt.place(graph, {name: why})
+    assert placement.reasons[name] == why
+    assert len(placement.weights) == len(tensorrt.place(graph).weights) - 1

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import IMAGE, build, cosine, run_onnx
+from networks import IMAGE, DenseOutput, build, cosine, run_onnx
 from networks import Mobile as MobileNetwork
 from networks import ResNet as ResNetwork
 
@@ -33,10 +33,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "rounding_steps": 10,
     },
 }
-NETWORKS = {"resnet": ResNetwork, "mobile": MobileNetwork}
+NETWORKS = {"resnet": ResNetwork, "mobile": MobileNetwork, "dense": DenseOutput}
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=("resnet", "mobile"))
 def state(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_state(request.param, tmp_path_factory.mktemp("state"))
 
@@ -149,3 +149,9 @@ def test_the_symmetric_graph_takes_every_option(tmp_path: Path) -> None:
     with torch.no_grad():
         outputs = [output_tensors(m(x))[0] for m in (state.model, found.model)]
     assert cosine(*outputs) > 0.999
+
+
+def test_a_layer_that_stays_in_float_is_reported_by_its_name(tmp_path: Path) -> None:
+    # It is also the model's output, so the labels of the data say nothing about it.
+    found = run(make_state("dense", tmp_path))
+    assert set(found.details["float_reasons"]) == {"head"}
