@@ -1,6 +1,6 @@
 """Train the image networks of ``benchmarks/networks`` by distillation, for the other benchmarks.
 
-    python benchmarks/train_images.py NETWORK --teacher CHECKPOINT --teacher-arch FILE.py:factory \\
+    python -m benchmarks.train_images NETWORK --teacher CHECKPOINT --teacher-arch FILE.py:factory \\
         --data DATA.npz [--unlabeled DIR] --mean .. --std .. --out NETWORK.safetensors
 
 NETWORK is ``vit`` or ``mobilenet``. The student learns the teacher's class probabilities on the

@@ -1,0 +1,109 @@
+"""Ours against the other post-training quantizers, on the same FP32 models: one table.
+
+    python -m benchmarks.quantize BUNDLE DATA [BUNDLE DATA ...] [--processes 12 --rounds 400]
+
+Every BUNDLE is what ``edgekd compress`` wrote for a CPU: its baseline.onnx is the FP32 model that
+the peers quantize, with the calibration samples that edgekd's own run used (300 of them). All
+models of a bundle are timed in one duet on ONNX Runtime, batch 1, one thread: fresh processes, in
+each of them single calls in random order, and the median of the paired ratios. Models are judged on
+the validation samples of DATA: top-1, agreement with FP32 and negative flips where there are
+labels, and the cosine similarity to FP32's output. Needs the extras compress and bench.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers import Rows, quantize_with_peers
+from edgekd.bench.protocol import Protocol
+from edgekd.bench.runner import measure
+from edgekd.bench.stats import speed_up
+from edgekd.data.source import Dataset
+from edgekd.evaluate import open_for
+from edgekd.export.kernels import LAYERS, read_kernels
+from edgekd.metrics import compare, mean_cosine
+from edgekd.runtime.bundle import read_manifest
+
+SAMPLES = 300
+FLOAT, OURS = "FP32", "edgekd"
+
+
+def main() -> None:
+    """Print the rows of every bundle."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", nargs="+", metavar="BUNDLE DATA")
+    parser.add_argument("--processes", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=400)
+    options = parser.parse_args()
+    if len(options.pairs) % 2:
+        parser.error("every BUNDLE needs its DATA behind it")
+    protocol = Protocol(processes=options.processes, rounds=options.rounds)
+    print(f"batch 1, {protocol.threads} thread, {protocol.processes} processes", end="")
+    print(f" x {protocol.rounds} rounds; ratios are medians of paired calls (range of processes)\n")
+    print(f"{'model':30} {'top-1':>7} {'agree':>7} {'NFR':>7} {'cosine':>8} {'ms':>7}", end="")
+    print(f" {'speed of FP32':>21} {'edgekd is':>21} {'int layers':>10}")
+    for bundle, data in zip(options.pairs[::2], options.pairs[1::2], strict=True):
+        print(f"-- {Path(bundle).name}", flush=True)
+        _print_rows(Path(bundle), data, protocol)
+
+
+def _print_rows(bundle: Path, data: str, protocol: Protocol) -> None:
+    dataset = open_for(read_manifest(bundle), data)
+    with tempfile.TemporaryDirectory() as folder:
+        baseline = bundle / "baseline.onnx"
+        peers = quantize_with_peers(baseline, Path(folder), _calibration(dataset))
+        models = {FLOAT: baseline, **peers, OURS: bundle / "model.onnx"}
+        timed = measure(models, baseline=FLOAT, protocol=protocol).models
+        reference = _outputs(baseline, dataset)
+        for name, path in models.items():
+            to_float = speed_up(timed[FLOAT].samples_ms, timed[name].samples_ms)
+            lead = speed_up(timed[name].samples_ms, timed[OURS].samples_ms)
+            integer, layers = read_kernels(path.read_bytes()).count(*LAYERS)
+            print(
+                f"{name:30} {_quality(_outputs(path, dataset), reference, dataset)}"
+                f" {timed[name].median_ms:7.3f} {_ratio(*vars(to_float).values()):>21}"
+                f" {_ratio(*vars(lead).values()):>21} {f'{integer}/{layers}':>10}",
+                flush=True,
+            )
+
+
+def _calibration(data: Dataset) -> Rows:
+    count = min(SAMPLES, len(data.calibration))
+    arrays, _ = data.inputs(data.calibration, np.arange(count))
+    return [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(count)]
+
+
+def _outputs(path: Path, data: Dataset) -> np.ndarray:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    indices = np.arange(len(data.validation))
+    parts = np.array_split(indices, max(1, len(indices) // 64))
+    return np.concatenate(
+        [session.run(None, data.inputs(data.validation, part)[0])[0] for part in parts]
+    )
+
+
+def _quality(found: np.ndarray, reference: np.ndarray, data: Dataset) -> str:
+    _, targets = data.inputs(data.validation, np.arange(len(data.validation)))
+    quality = compare(found, reference, targets)
+    cosine = mean_cosine(found, reference)
+    if quality.agreement is None:
+        return f"{'':7} {'':7} {'':7} {cosine:8.5f}"
+    return (
+        f"{quality.value:7.4f} {quality.agreement:7.4f} {quality.negative_flips:7.4f} {cosine:8.5f}"
+    )
+
+
+def _ratio(ratio: float, low: float, high: float) -> str:
+    return "1" if ratio == low == high == 1.0 else f"{ratio:.3f}x ({low:.2f}-{high:.2f})"
+
+
+if __name__ == "__main__":
+    main()
