@@ -38,7 +38,7 @@ def main() -> None:
     teacher = open_model(options.teacher, arch=options.teacher_arch).module
     assert teacher is not None
     shifts = _shifts(len(images), options.variants)
-    targets = _soft_labels(teacher.eval(), images, shifts, normalise)
+    targets = _soft_labels(teacher.eval(), images, shifts, normalise, options.soft_labels)
     student = _student(options.network)
     steps = options.epochs * (len(images) // BATCH)
     optimizer = torch.optim.AdamW(student.parameters(), lr=options.learning_rate, weight_decay=0.05)
@@ -63,6 +63,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--teacher-arch", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--unlabeled", type=Path)
+    parser.add_argument("--limit", type=int, help="take only so many of the unlabelled images")
+    parser.add_argument(
+        "--soft-labels", type=Path, help=".npy file to keep the teacher's logits in"
+    )
     parser.add_argument("--mean", type=_floats, required=True)
     parser.add_argument("--std", type=_floats, required=True)
     parser.add_argument("--epochs", type=int, default=10)
@@ -82,6 +86,9 @@ def _images(options: argparse.Namespace) -> Tensor:
         found = [data["x_train"]]
     if options.unlabeled is not None:
         paths = sorted(p for p in options.unlabeled.rglob("*") if p.suffix in (".jpg", ".png"))
+        paths = [
+            paths[i] for i in np.random.default_rng(0).permutation(len(paths))[: options.limit]
+        ]
         arrays = [np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in paths]
         found.append(np.stack(arrays))
     return torch.from_numpy(np.concatenate(found))
@@ -122,13 +129,20 @@ def _moved(images: Tensor, shifts: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _soft_labels(
-    teacher: nn.Module, images: Tensor, shifts: Tensor, normalise: _Normalise
+    teacher: nn.Module, images: Tensor, shifts: Tensor, normalise: _Normalise, kept: Path | None
 ) -> Tensor:
-    """Return the teacher's logits ``(variants, N, classes)``."""
+    """Return the teacher's logits ``(variants, N, classes)``, from the file ``kept`` if it is there.
+
+    The images and their shifts depend on the options alone, so another network can use the file.
+    """
+    if kept is not None and kept.is_file():
+        return torch.from_numpy(np.load(kept))
     rows = []
     for variant in shifts:
-        parts = zip(images.split(500), variant.split(500), strict=True)
+        parts = zip(images.split(250), variant.split(250), strict=True)
         rows.append(torch.cat([teacher(normalise(_moved(i, s))) for i, s in parts]))
+    if kept is not None:
+        np.save(kept, torch.stack(rows).numpy())
     return torch.stack(rows)
 
 
