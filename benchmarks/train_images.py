@@ -131,7 +131,7 @@ def _moved(images: Tensor, shifts: Tensor) -> Tensor:
 def _soft_labels(
     teacher: nn.Module, images: Tensor, shifts: Tensor, normalise: _Normalise, kept: Path | None
 ) -> Tensor:
-    """Return the teacher's logits ``(variants, N, classes)``, from the file ``kept`` if it is there.
+    """Return the teacher's logits ``(variants, N, classes)``, from the file ``kept`` if there.
 
     The images and their shifts depend on the options alone, so another network can use the file.
     """
