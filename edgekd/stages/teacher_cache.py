@@ -1,7 +1,9 @@
 """The teacher's outputs for all training samples, computed once and kept on disk.
 
 That saves time when the same inputs come back: no augmentation, and more than one pass over the
-data, in this training or in a later one of the same teacher on the same data.
+data, in this training or in a later one of the same teacher on the same data. A student learns the
+same from stored outputs, to the last bit; only where the last batch of a pass is smaller than the
+others may a kernel add in another order there.
 """
 
 from __future__ import annotations
@@ -110,6 +112,7 @@ def _key(
             "preprocessing": preprocessing and preprocessing.to_dict(),
             "inputs": [f"{tuple(tensor.shape[1:])} {tensor.dtype}" for tensor in state.example],
             "names": state.data.names,
+            "batch_size": options.batch_size,  # it decides the order of sums, so the last bits
             "device": device.type,
             "mixed_precision": options.mixed_precision,
             "torch": torch.__version__,
