@@ -69,9 +69,7 @@ def teacher_outputs(
     precision = autocast(device, options.mixed_precision)
     examples = _answer(teacher, state.example, device, precision)
     count = len(state.data.train)
-    if not all(len(e.shape) and len(e) == len(state.example[0]) for e in examples):
-        return None  # an output for the batch as a whole belongs to no sample
-    if sum(e[0].nbytes for e in examples) * count > MAX_BYTES:
+    if not _can_be_stored(examples, len(state.example[0]), count):
         return None
     key = _key(state, teacher, options, device)
     if (folder := state.cache.folder(key)) is not None:
@@ -86,10 +84,21 @@ def teacher_outputs(
                 yield _answer(teacher, inputs, device, precision)
                 advance(len(inputs[0]))
 
-    folder = state.cache.build(
-        key, lambda folder: _write(folder, examples, count, answers()), {"samples": count}
-    )
+    try:
+        folder = state.cache.build(
+            key, lambda folder: _write(folder, examples, count, answers()), {"samples": count}
+        )
+    except OSError as error:  # a full disk: training can do without
+        progress.note(f"{title}: the teacher's outputs could not be stored ({error.strerror})")
+        return None
     return TeacherOutputs(_open(folder, len(examples)), "computed")
+
+
+def _can_be_stored(examples: list[Array], batch: int, count: int) -> bool:
+    """Tell whether every output has a row a sample, and all rows together fit."""
+    if not all(example.shape[:1] == (batch,) for example in examples):
+        return False
+    return sum(example[0].nbytes for example in examples) * count <= MAX_BYTES
 
 
 @torch.no_grad()

@@ -201,3 +201,15 @@ def test_a_run_killed_while_writing_leaves_nothing_that_is_taken_for_whole(
     (left,) = cache.root.iterdir()
     assert left.name.startswith(".") and (left / "output_0.npy").stat().st_size > 0
     assert status(rows, cache)[0] == "computed"
+
+
+def test_a_full_disk_is_no_reason_to_stop(
+    rows: CompressionState, cache: StepCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher_cache, "_write", full)
+        assert status(rows, cache) == ("unused", 0)
+    assert list(cache.root.iterdir()) == []
