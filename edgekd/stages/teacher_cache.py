@@ -98,7 +98,8 @@ def _can_be_stored(examples: list[Array], batch: int, count: int) -> bool:
     """Tell whether every output has a row a sample, and all rows together fit."""
     if not all(example.shape[:1] == (batch,) for example in examples):
         return False
-    return sum(example[0].nbytes for example in examples) * count <= MAX_BYTES
+    size: int = sum(example[0].nbytes for example in examples)
+    return size * count <= MAX_BYTES
 
 
 @torch.no_grad()
