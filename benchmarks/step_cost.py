@@ -30,7 +30,7 @@ from edgekd.quantize.fake import Quantizer, WeightQuantizer
 from edgekd.quantize.onnxruntime import SCHEME, place
 from edgekd.quantize.prepare import prepare as insert_quantizers
 from edgekd.recipe import Distill
-from edgekd.stages.distillation import distillation_loss
+from edgekd.stages.distillation_loss import distillation_loss
 
 
 def main() -> None:

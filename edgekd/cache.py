@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,24 @@ class StepCache:
 
     def store(self, key: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> Path:
         """Write a finished step and return its folder; an earlier one of that key stays."""
+
+        def write(folder: Path) -> None:
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+
+        return self.build(key, write, record)
+
+    def build(self, key: str, write: Callable[[Path], None], record: Mapping[str, Any]) -> Path:
+        """Let ``write`` fill a new folder file by file, and give it the place of ``key``.
+
+        For what is too large to hold in memory as ``store`` takes it. Until ``write`` returns, the
+        folder is a hidden one that nobody finds; if it raises, the folder is removed.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         temporary = self.root / f".{key}.{secrets.token_hex(4)}"
         temporary.mkdir()
         try:
-            for name, content in files.items():
-                (temporary / name).write_bytes(content)
+            write(temporary)
             text = json.dumps(record, indent=1, allow_nan=False)
             (temporary / "record.json").write_text(text, "utf-8")
             target = self.root / key

@@ -20,6 +20,7 @@ from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.recipe import Recipe, check_recipe, load_recipe
 from edgekd.spec import ModelSpec
+from edgekd.training import training_device
 
 # The fields of a profile that change what a step computes or measures.
 _DECIDING_FIELDS = {"runtime", "opset", "threads", "channel_multiple"}
@@ -64,7 +65,8 @@ class Job:
     def key(self, stage_count: int) -> str:
         """Return the cache key of the step after the first ``stage_count`` stages.
 
-        The machine is part of it, since a step's record holds a latency measured there.
+        The machine is part of it, since a step's record holds a latency measured there, and so is
+        whether training runs on a GPU, which computes other numbers.
         """
         return step_key(
             {
@@ -77,6 +79,7 @@ class Job:
                 "stages": [s.model_dump(mode="json") for s in self.recipe.stages[:stage_count]],
                 "versions": versions(),
                 "machine": fingerprint(),
+                "trained_on": training_device().type,
                 "code": code_digest(),
             }
         )

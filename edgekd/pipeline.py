@@ -121,6 +121,7 @@ def _first_state(job: Job, original: Step) -> CompressionState:
         profile=job.profile,
         seed=job.recipe.seed,
         classification=original.quality.metric == "top1",
+        cache=job.cache,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from edgekd.cache import StepCache
 from edgekd.data.source import Dataset
 from edgekd.device import DeviceProfile
 from edgekd.spec import ModelSpec
@@ -17,7 +18,8 @@ class CompressionState:
     """The model as it is now, and all that a stage may need to change it.
 
     ``model`` and ``teacher`` (the FP32 original) are graph modules of ATen operations; a stage
-    returns a new state with a new model and never changes the one it was given.
+    returns a new state with a new model and never changes the one it was given. ``cache`` is for
+    what a stage computes on the way and another run can take up.
     """
 
     model: fx.GraphModule
@@ -29,6 +31,7 @@ class CompressionState:
     seed: int
     classification: bool
     details: dict[str, Any] = field(default_factory=dict)
+    cache: StepCache | None = None
 
     def with_model(self, model: fx.GraphModule, **details: Any) -> CompressionState:
         """Return a state that holds ``model``; ``details`` go into the stage's report."""

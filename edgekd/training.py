@@ -18,6 +18,23 @@ Batch = tuple[Inputs, Tensor | None]
 Loss = Callable[[Inputs, Tensor | None], Tensor]
 
 
+def training_device() -> torch.device:
+    """Return the CUDA device in use where torch sees one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def autocast(device: torch.device, enabled: bool) -> torch.autocast:
+    """Return a context in which layers compute in 16 bits: float16 on CUDA, bfloat16 on the CPU.
+
+    float16 keeps 11 significant bits, so that a weight on an 8-bit grid stays at its place;
+    bfloat16 keeps 8 and moves it by up to a quarter of a step.
+    """
+    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=enabled)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """AdamW with linear warm-up over the first ``warmup`` of all steps, then a cosine to zero.
@@ -54,6 +71,8 @@ def train(
     progress: Progress,
     *,
     title: str,
+    scaler: torch.amp.GradScaler | None = None,
+    after_step: Callable[[], None] = lambda: None,
 ) -> list[float]:
     """Minimise ``loss`` by ``schedule``; return the mean loss of each pass, a cut one included.
 
@@ -61,9 +80,13 @@ def train(
         parameters: what to train, as tensors or optimiser groups (``lr`` is relative to others).
         loss: from (inputs, targets) to a scalar with a graph.
         epochs: starts one pass over the training batches.
+        scaler: multiplies the loss, for gradients in float16. A step whose gradients overflow is
+            left out, and the learning rate waits for the next one.
+        after_step: called when the weights have changed.
 
     Raises StageError if the loss stops being finite.
     """
+    scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
     optimizer = torch.optim.AdamW(
         parameters,
         lr=schedule.learning_rate,
@@ -78,17 +101,27 @@ def train(
             for inputs, targets in islice(epochs(), left):
                 value = loss(inputs, targets)
                 optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                scheduler.step()
+                scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+                if _step(scaler, optimizer):
+                    scheduler.step()
+                    after_step()
                 total += float(value.detach()) * len(inputs[0])
                 count += len(inputs[0])
                 if not math.isfinite(total):
                     raise StageError(
                         f"training diverged in epoch {len(history) + 1}: the loss is not finite; "
                         "lower learning_rate in the recipe"
+                        + (" or set mixed_precision to false" if scaler.is_enabled() else "")
                     )
                 advance(1)
             left -= schedule.steps_per_epoch
             history.append(total / max(1, count))
     return history
+
+
+def _step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> bool:
+    """Change the weights and tell whether that was done: not if a gradient overflowed."""
+    before = scaler.get_scale()
+    scaler.step(optimizer)
+    scaler.update()
+    return scaler.get_scale() >= before

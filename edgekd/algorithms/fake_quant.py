@@ -39,7 +39,9 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         (grad,) = grads
         x, y, scale = ctx.saved_tensors
-        gradients = _per_tensor if scale.numel() == 1 else _per_channel
+        # One step is read as a number, for which a GPU would have to be waited for.
+        fast = scale.numel() == 1 and scale.device.type == "cpu"
+        gradients = _per_tensor if fast else _per_channel
         grad_x, grad_scale = gradients(grad, x, y, scale, ctx.bounds)
         return grad_x, grad_scale() if ctx.needs_input_grad[1] else None, None, None
 
@@ -81,8 +83,10 @@ def fake_quantize(x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
         scale: positive step size, one value, or a shape that broadcasts against ``x``.
         lo: smallest integer level, zero point subtracted.
         hi: largest integer level, zero point subtracted.
+
+    Under autocast too the arithmetic and the result have the precision of ``scale``, float32.
     """
-    return _FakeQuantize.apply(x, scale, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
+    return _FakeQuantize.apply(x.to(scale.dtype), scale, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def lsq_gradient_scale(x: Tensor, groups: int, hi: int) -> float:

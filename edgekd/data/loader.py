@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgekd.data.samples import Indices
 from edgekd.data.source import Dataset, Samples
 from edgekd.spec import ModelSpec
 
@@ -28,6 +29,19 @@ def batches(
     data has none. The last batch may be smaller, but when shuffling a rest of one sample is
     dropped, since one sample has no batch statistics.
     """
+    for _, inputs, targets in indexed_batches(dataset, samples, spec, batch_size, order=order):
+        yield inputs, targets
+
+
+def indexed_batches(
+    dataset: Dataset,
+    samples: Samples,
+    spec: ModelSpec,
+    batch_size: int,
+    *,
+    order: np.random.Generator | None = None,
+) -> Iterator[tuple[Indices, tuple[Tensor, ...], Tensor | None]]:
+    """Yield what ``batches`` does, and before it the places of the batch in ``samples``."""
     indices = np.arange(len(samples)) if order is None else order.permutation(len(samples))
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
@@ -35,4 +49,4 @@ def batches(
             return
         arrays, targets = dataset.inputs(samples, chosen)
         inputs = tuple(torch.from_numpy(arrays[tensor.name]) for tensor in spec.inputs)
-        yield inputs, None if targets is None else torch.from_numpy(targets)
+        yield chosen, inputs, None if targets is None else torch.from_numpy(targets)

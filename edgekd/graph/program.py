@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import operator
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from edgekd.graph.canonical import OUT_OF_PLACE
-from edgekd.graph.tensors import is_op
+from edgekd.graph.tensors import constant, is_op
 from edgekd.model.program import callable_module
 from edgekd.model.trace import export_batched, quiet
 
@@ -102,6 +103,24 @@ def to_program(module: fx.GraphModule, example: tuple[Tensor, ...]) -> ExportedP
 def refresh(module: fx.GraphModule, example: tuple[Tensor, ...]) -> fx.GraphModule:
     """Return ``module`` exported and opened again, which recomputes every recorded shape."""
     return to_module(to_program(module, example))
+
+
+def digest(module: fx.GraphModule) -> str:
+    """Return the SHA-256 of what a program computes: its code and all tensors that it reads."""
+    hasher = hashlib.sha256(module.code.encode())
+    for node in module.graph.nodes:
+        if (tensor := constant(module, node)) is not None:
+            stored = tensor.detach().cpu().contiguous()
+            hasher.update(f"{node.target}:{stored.dtype}:{tuple(stored.shape)};".encode())
+            hasher.update(stored.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def output_nodes(module: fx.GraphModule) -> list[fx.Node]:
+    """Return the nodes of a program's outputs, in the order of ``output_tensors``."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(module.graph.output_node().args, found.append)
+    return found
 
 
 def output_tensors(value: object) -> tuple[Tensor, ...]:

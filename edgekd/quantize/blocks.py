@@ -47,6 +47,11 @@ def find_blocks(module: fx.GraphModule) -> list[Block]:
     return blocks
 
 
+def float_name(node: fx.Node) -> str:
+    """Return the name that a tensor of the quantized program has in the float one."""
+    return str(node.meta.get("quantizes", node.name))
+
+
 def _boundaries(module: fx.GraphModule) -> list[Boundary]:
     """Return the program's inputs, every single tensor that cuts it in two, and its outputs."""
     computed = _computed(module)

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from edgekd.algorithms.rounding import annealed_beta, rounding_regularizer
 from edgekd.graph.extract import extract
 from edgekd.graph.tensors import constant, is_shared
-from edgekd.quantize.blocks import Block, find_blocks
+from edgekd.quantize.blocks import Block, find_blocks, float_name
 from edgekd.quantize.fake import WeightQuantizer
 from edgekd.quantize.soft_rounding import SoftRounding
 
@@ -48,16 +48,11 @@ def learn_rounding(
     inputs = list(batches)
     expected, errors = inputs, []
     for block in find_blocks(quantized):
-        edges = ([nodes[_float_name(n)] for n in edge] for edge in (block.starts, block.ends))
+        edges = ([nodes[float_name(n)] for n in edge] for edge in (block.starts, block.ends))
         expected = _run(extract(original, *edges), expected)
         errors.append(_learn_block(quantized, block, (inputs, expected), steps, order, advance))
         inputs = _run(extract(quantized, block.starts, block.ends), inputs)
     return errors
-
-
-def _float_name(node: fx.Node) -> str:
-    """Return the name that a tensor of the quantized program has in the float one."""
-    return str(node.meta.get("quantizes", node.name))
 
 
 @torch.no_grad()

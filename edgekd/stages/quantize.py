@@ -23,7 +23,7 @@ from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
 from edgekd.quantize.reconstruct import learn_rounding
 from edgekd.recipe import QuantizeStage
-from edgekd.stages.distillation import distill
+from edgekd.stages.distillation import check_distillation, distill
 from edgekd.state import CompressionState
 from edgekd.training import Inputs
 
@@ -42,19 +42,8 @@ def rules_for(runtime: str) -> Rules:
 
 def requires(state: CompressionState, options: QuantizeStage) -> None:
     """Refuse before any work what this stage cannot do on this model and data."""
-    training = options.distill
-    if training is None:
-        return
-    if training.loss == "kl" and not state.classification:
-        raise StageError(
-            "quantize: 'distill.loss: kl' needs class logits with integer labels; use 'auto' or "
-            "'mse' for other outputs"
-        )
-    if training.hard_label_weight > 0 and not state.classification:
-        raise StageError(
-            "quantize: 'distill.hard_label_weight' needs labels that index the model's output; "
-            "set it to 0"
-        )
+    if options.distill is not None:
+        check_distillation(state, options.distill, stage="quantize")
 
 
 def describe(options: QuantizeStage) -> str:
@@ -98,7 +87,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
             learnable = options.learn_step_sizes and quantizer.learnable
             quantizer.log_scale.requires_grad_(learnable)
         details |= distill(
-            state, student, options.distill, progress, title="quantize: distillation"
+            state, float_model, student, options.distill, progress, title="quantize: distillation"
         )
     convert(student, scheme)
     return state.with_model(refresh(student, state.example), **details)

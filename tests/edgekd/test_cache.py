@@ -61,6 +61,28 @@ def test_a_failed_store_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_is_filled_file_by_file_and_found_when_it_is_whole(tmp_path: Path) -> None:
+    cache, during = StepCache(tmp_path), []
+
+    def write(folder: Path) -> None:
+        (folder / "large").write_bytes(b"1" * 10)
+        during.append(cache.folder("key"))
+
+    folder = cache.build("key", write, {"bytes": 10})
+    assert during == [None] and cache.folder("key") == folder
+    assert (folder / "large").read_bytes() == b"1" * 10 and cache.record("key") == {"bytes": 10}
+
+
+def test_a_folder_that_could_not_be_filled_is_removed(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        (folder / "large").write_bytes(b"1")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        StepCache(tmp_path).build("key", write, {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_storing_one_key_at_the_same_time(tmp_path: Path) -> None:
     cache, start, failures = StepCache(tmp_path), threading.Barrier(8), []
 

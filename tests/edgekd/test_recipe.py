@@ -21,13 +21,17 @@ counts = st.integers(1, 10**9)
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 distills = st.builds(
     Distill,
-    loss=st.sampled_from(["auto", "kl", "mse"]),
+    loss=st.sampled_from(["auto", "kl", "standardized-kl", "top-k-kl", "mse"]),
     temperature=positive,
+    top_k=counts,
+    feature_weight=st.floats(0, 1e6),
     hard_label_weight=st.floats(0, 1),
     epochs=counts,
     batch_size=counts,
     learning_rate=positive,
     augment=st.sampled_from(["none", "crop", "crop-flip"]),
+    ema=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+    mixed_precision=st.booleans(),
 )
 stages = st.builds(
     QuantizeStage,
@@ -120,6 +124,13 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
         ("name: a\nstages: [{stage: quantize, distill: {epochs: 1, epochs: 2}}]", "given twice"),
         ("name: a\nstages: [{stage: quantize, distill: {temperature: .nan}}]", "temperature"),
         ("name: a\nstages: [{stage: quantize, distill: {temperature: 1e400}}]", "temperature"),
+        ("name: a\nstages: [{stage: quantize, distill: {ema: 1}}]", "ema: should be less than 1"),
+        ("name: a\nstages: [{stage: quantize, distill: {feature_weight: -1}}]", "feature_weight"),
+        ("name: a\nstages: [{stage: quantize, distill: {top_k: 0}}]", "top_k"),
+        (
+            "name: a\nstages: [{stage: quantize, distill: {loss: topk-kl}}]",
+            "distill.loss: 'topk-kl' is not one of .*did you mean top-k-kl",
+        ),
         ("name: a\nstages: [{stage: quantize, equalize: 1}]", "equalize"),
         ("name: a\nstages: [{stage: quantize, bias_correction: 'yes'}]", "bias_correction"),
         ("name: a\nstages: [{stage: quantize, rounding: adaruond}]", "did you mean adaround"),

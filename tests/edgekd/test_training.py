@@ -110,3 +110,42 @@ def test_a_loss_that_is_not_finite_stops_the_training(bad: float) -> None:
             Silent(),
             title="t",
         )
+
+
+def test_a_step_whose_gradients_overflow_is_left_out() -> None:
+    """As with float16: the loss is finite, its scaled gradient is not, and the scale is halved."""
+    weight, seen = nn.Parameter(torch.ones(1)), []
+
+    def loss(inputs: tuple[Tensor, ...], targets: Tensor | None) -> Tensor:
+        seen.append(weight.item())
+        return weight.sum() * (1e38 if len(seen) == 2 else 1.0)
+
+    scaler, steps = torch.amp.GradScaler("cpu", init_scale=1024.0), []
+    data = samples(32, 1)
+    train(
+        [weight],
+        loss,
+        passes(data, data),
+        Schedule(1, 4, 0.1, warmup=0.0),
+        Silent(),
+        title="t",
+        scaler=scaler,
+        after_step=lambda: steps.append(weight.item()),
+    )
+    assert scaler.get_scale() == 512
+    assert seen[1] == seen[2] and len(set(seen)) == 3  # the second of four steps changed nothing
+    assert steps == [seen[1], seen[3], weight.item()]
+
+
+def test_without_a_scaler_every_step_counts() -> None:
+    weight, steps = nn.Parameter(torch.ones(1)), []
+    train(
+        [weight],
+        lambda inputs, targets: weight.square().sum(),
+        passes(samples(24, 1), samples(24, 1)),
+        Schedule(1, 3, 0.1),
+        Silent(),
+        title="t",
+        after_step=lambda: steps.append(weight.item()),
+    )
+    assert len(set(steps)) == 3 and steps[-1] == weight.item()

@@ -101,6 +101,16 @@ def test_the_gradient_of_a_scale_per_channel_stays_in_its_channel() -> None:
     assert scale.grad.flatten().tolist() == pytest.approx([30.0, -0.75])
 
 
+def test_the_grid_keeps_its_precision_when_layers_compute_in_sixteen_bits() -> None:
+    x = samples(3, 4).bfloat16().requires_grad_()
+    scale = torch.tensor([0.013])
+    y = fake_quantize(x, scale, -127, 127)
+    y.sum().backward()
+    assert y.dtype == torch.float32
+    assert torch.equal(y, fake_quantize(x.detach().float(), scale, -127, 127))
+    assert x.grad is not None and x.grad.dtype == torch.bfloat16
+
+
 def test_no_gradient_for_a_fixed_scale() -> None:
     x = samples(3, 4).requires_grad_()
     for scale in (torch.ones(1), torch.ones(3, 1)):

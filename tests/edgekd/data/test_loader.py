@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd.data.loader import batches
+from edgekd.data.loader import batches, indexed_batches
 from edgekd.data.source import open_data
 from edgekd.spec import ModelSpec, TensorSpec
 
@@ -64,3 +64,12 @@ def test_targets_belong_to_their_samples(dataset) -> None:
     for inputs, targets in batches(dataset, dataset.train, SPEC, 7, order=np.random.default_rng(3)):
         assert isinstance(targets, torch.Tensor) and inputs[0].dtype == torch.float32
         assert torch.equal(inputs[0][:, 0] % 2, targets.float())
+
+
+def test_indexed_batches_say_where_their_samples_are(dataset) -> None:
+    found = list(indexed_batches(dataset, dataset.train, SPEC, 7, order=np.random.default_rng(0)))
+    plain = list(batches(dataset, dataset.train, SPEC, 7, order=np.random.default_rng(0)))
+    for (chosen, inputs, targets), (same, labels) in zip(found, plain, strict=True):
+        arrays, _ = dataset.inputs(dataset.train, chosen)
+        assert torch.equal(inputs[0], torch.from_numpy(arrays["x"]))
+        assert torch.equal(inputs[0], same[0]) and torch.equal(targets, labels)

@@ -1,0 +1,32 @@
+import pytest
+import torch
+from networks import NETWORKS, network, quantize
+
+from edgekd.graph.program import output_tensors
+from edgekd.quantize.blocks import find_blocks
+from edgekd.quantize.taps import add_taps
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_both_programs_show_the_same_tensors_behind_their_outputs(name: str, runtime: str) -> None:
+    net, inputs = network(name)
+    found = quantize(net, *inputs, runtime=runtime)
+    with torch.no_grad():
+        student, teacher = (m(*inputs) for m in add_taps(found.fake, found.graph))
+        outputs = output_tensors(found.fake(*inputs))
+    assert len(student) == len(teacher) >= len(outputs)
+    assert all(torch.equal(a, b) for a, b in zip(outputs, student, strict=False))
+    for a, b in zip(student, teacher, strict=True):
+        assert a.shape == b.shape
+        error = (a - b).square().mean() / b.square().mean()
+        assert error < 0.01, "int8 is near the float tensor, another tensor would not be"
+
+
+def test_every_block_but_the_last_has_a_tap_and_training_one_trains_the_other() -> None:
+    net, inputs = network("resnet")
+    found = quantize(net, *inputs)
+    tapped, _ = add_taps(found.fake, found.graph)
+    assert len(tapped(*inputs)) == 1 + len(find_blocks(found.fake)) - 1 == 5
+    own, shared = set(found.fake.parameters()), set(tapped.parameters())
+    assert shared and shared <= own
