@@ -9,6 +9,8 @@ from torch import Tensor, fx
 
 from edgekd.data.source import Dataset
 from edgekd.device import DeviceProfile
+from edgekd.export.parity import Outputs
+from edgekd.metrics import Budget
 from edgekd.spec import ModelSpec
 
 
@@ -18,6 +20,8 @@ class CompressionState:
 
     ``model`` and ``teacher`` (the FP32 original) are graph modules of ATen operations; a stage
     returns a new state with a new model and never changes the one it was given.
+    ``original_outputs`` are the exported original's for all validation samples: what ``budget``
+    compares with.
     """
 
     model: fx.GraphModule
@@ -28,6 +32,8 @@ class CompressionState:
     profile: DeviceProfile
     seed: int
     classification: bool
+    budget: Budget = field(default_factory=Budget)
+    original_outputs: Outputs = ()
     details: dict[str, Any] = field(default_factory=dict)
 
     def with_model(self, model: fx.GraphModule, **details: Any) -> CompressionState:
