@@ -38,10 +38,10 @@ def convert_within_budget(
     """Return the model with as many layers quantized as the budget allows, and the details.
 
     Everything quantized is the fastest plan and is tried first. If it misses the budget, every
-    layer's damage is measured alone, and the most damaging ones go back to float, as few as hold
-    the budget. A candidate is judged as the pipeline judges the result: exported, in ONNX Runtime,
-    on all validation samples. If the budget does not hold with all layers in float, everything
-    stays quantized.
+    layer's damage is measured alone, and layers go back to float in the order of
+    ``cheapest_first``, as few as hold the budget. A candidate is judged as the pipeline judges the
+    result: exported, in ONNX Runtime, on all validation samples. If the budget does not hold with
+    all layers in float, everything stays quantized.
     """
     # ``convert`` changes what it is given.
     model, placement = convert(clone(program.trained)), program.place(program.original, {})
@@ -50,6 +50,7 @@ def convert_within_budget(
     if missed or options.sensitivity:
         rows, details["sensitivity"] = _sensitivity(state, program, options, progress)
     if missed:
+        rows = cheapest_first(rows)
         search = _Search(state, program, convert, [row.layer for row in rows], progress)
         count = fewest(len(rows), search.holds)
         if search.best is not None:
@@ -100,6 +101,15 @@ def fewest(count: int, holds: Callable[[int], bool]) -> int | None:
         else:
             low = middle + 1
     return found
+
+
+def cheapest_first(rows: list[LayerDamage]) -> list[LayerDamage]:
+    """Order layers by the damage that each multiplication in float spares, the most first.
+
+    Multiplications stand for the latency that a layer costs in float. On ResNet-20 with 4 bit
+    weights this returned fewer of them than the order of damage (docs/quantization.md).
+    """
+    return sorted(rows, key=lambda row: -row.damage / max(1, row.macs))
 
 
 def _holds(state: CompressionState, model: fx.GraphModule, progress: Progress) -> bool:
