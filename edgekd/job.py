@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, load_profile
 from edgekd.errors import DataError, ModelError
+from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.recipe import Recipe, check_recipe, load_recipe
@@ -62,14 +63,22 @@ class Job:
     data: Dataset
     cache: StepCache
 
-    def key(self, stage_count: int) -> str:
+    @property
+    def budget(self) -> Budget:
+        """How much accuracy the user is willing to lose."""
+        return Budget(self.request.max_drop, self.request.max_nfr)
+
+    def key(self, stage_count: int, *, for_budget: bool = False) -> str:
         """Return the cache key of the step after the first ``stage_count`` stages.
 
         The machine is part of it, since a step's record holds a latency measured there, and so is
         whether training runs on a GPU, which computes other numbers.
+        ``for_budget``: the key of a step that was changed in order to hold the budget.
         """
+        budget = {"budget": asdict(self.budget)} if for_budget else {}
         return step_key(
             {
+                **budget,
                 "model": self.loaded.sha256,
                 "inputs": self.loaded.spec.to_dict(),
                 "data": self.data.fingerprints,

@@ -38,6 +38,35 @@ class Quality:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How much worse than the original a model may be; None is no limit.
+
+    ``max_drop`` is in percentage points of the headline metric, ``max_nfr`` in per cent of all
+    samples that the original had right and the model has wrong.
+    """
+
+    max_drop: float | None = None
+    max_nfr: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.max_drop is not None or self.max_nfr is not None
+
+    def allows_drop(self, points: float) -> bool:
+        """Tell whether a loss of ``points`` is within the budget."""
+        return self.max_drop is None or points <= self.max_drop + 1e-9
+
+    def allows_flips(self, negative_flips: float | None) -> bool:
+        """Tell whether this share (0..1) of flips is within the budget; None: no classes."""
+        if self.max_nfr is None or negative_flips is None:
+            return True
+        return 100 * negative_flips <= self.max_nfr + 1e-9
+
+    def holds(self, points: float, negative_flips: float | None) -> bool:
+        """Tell whether both limits are kept."""
+        return self.allows_drop(points) and self.allows_flips(negative_flips)
+
+
 def is_classification(targets: npt.NDArray[Any] | None, output: Floats) -> bool:
     """Tell whether integer labels index the last axis of a ``(N, C)`` output."""
     if targets is None or targets.ndim != 1 or output.ndim != 2:

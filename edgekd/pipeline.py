@@ -18,7 +18,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.report.page import render_report
 from edgekd.state import CompressionState
-from edgekd.steps import ORIGINAL, Step, original_step, run_stage
+from edgekd.steps import ORIGINAL, Step, finished_key, original_step, run_stage
 from edgekd.summary import broken_rules, build_manifest, failed_checks
 
 
@@ -81,7 +81,7 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
 
     proof = _prove(job, steps[-1], progress)
     broken = broken_rules(job.profile, steps[-1])
-    messages = failed_checks(request, steps, proof, broken)
+    messages = failed_checks(job.budget, steps, proof, broken)
     manifest = build_manifest(job, steps, proof, broken, messages)
     files = {
         "model.onnx": steps[-1].onnx,
@@ -105,7 +105,7 @@ def plan(request: CompressRequest) -> Plan:
         job.recipe,
         job.profile,
         tuple(
-            PlanStep(name, job.cache.folder(job.key(count)) is not None, description)
+            PlanStep(name, finished_key(job, count) is not None, description)
             for count, (name, description) in enumerate(zip(names, descriptions, strict=True))
         ),
     )
@@ -122,6 +122,8 @@ def _first_state(job: Job, original: Step) -> CompressionState:
         seed=job.recipe.seed,
         classification=original.quality.metric == "top1",
         cache=job.cache,
+        budget=job.budget,
+        original_outputs=original.outputs,
     )
 
 

@@ -53,7 +53,9 @@ class QuantizeStage(Settings):
 
     ``equalize`` rescales channels before calibration. Behind it, ``rounding: adaround`` learns in
     ``rounding_steps`` steps a block which weights to round up, and ``bias_correction`` takes the
-    mean error out of every layer's output. Distillation starts from the result.
+    mean error out of every layer's output. Distillation starts from the result. ``sensitivity``
+    measures what each layer costs alone on ``sensitivity_samples`` validation samples; a missed
+    accuracy budget does so in any case.
     """
 
     stage: Literal["quantize"]
@@ -64,6 +66,8 @@ class QuantizeStage(Settings):
     bias_correction: Annotated[bool, Field(strict=True)] = False
     learn_step_sizes: Annotated[bool, Field(strict=True)] = False
     distill: Distill | None = Distill()
+    sensitivity: Annotated[bool, Field(strict=True)] = False
+    sensitivity_samples: Count = 512
 
 
 # One kind so far. With a second one this becomes

@@ -10,6 +10,8 @@ from torch import Tensor, fx
 from edgekd.cache import StepCache
 from edgekd.data.source import Dataset
 from edgekd.device import DeviceProfile
+from edgekd.export.parity import Outputs
+from edgekd.metrics import Budget
 from edgekd.spec import ModelSpec
 
 
@@ -20,6 +22,8 @@ class CompressionState:
     ``model`` and ``teacher`` (the FP32 original) are graph modules of ATen operations; a stage
     returns a new state with a new model and never changes the one it was given. ``cache`` is for
     what a stage computes on the way and another run can take up.
+    ``original_outputs`` are the exported original's for all validation samples: what ``budget``
+    compares with.
     """
 
     model: fx.GraphModule
@@ -30,6 +34,8 @@ class CompressionState:
     profile: DeviceProfile
     seed: int
     classification: bool
+    budget: Budget = field(default_factory=Budget)
+    original_outputs: Outputs = ()
     details: dict[str, Any] = field(default_factory=dict)
     cache: StepCache | None = None
 

@@ -52,6 +52,23 @@ class Step:
         return Quality(**self.record["quality"])
 
 
+def finished_key(job: Job, count: int) -> str | None:
+    """Return the key of the step after ``count`` stages if an earlier run has finished it.
+
+    A step that holds the budget as it is does not depend on it. One that misses the budget counts
+    as finished only where a stage has searched for a better one under this budget.
+    """
+    plain = job.key(count)
+    uses_budget = any(stages.uses_budget(stage) for stage in job.recipe.stages[:count])
+    if job.cache.folder(plain) is not None:
+        record = job.cache.record(plain)
+        flips = record["quality"]["negative_flips"]
+        if not uses_budget or job.budget.holds(record["drop_points"], flips):
+            return plain
+    searched = job.key(count, for_budget=True)
+    return searched if uses_budget and job.cache.folder(searched) is not None else None
+
+
 def original_step(job: Job, progress: Progress) -> Step:
     """Export and evaluate the model as it came: what every later step is compared with."""
     key = job.key(0)
@@ -75,8 +92,7 @@ def run_stage(
     progress: Progress,
 ) -> Step:
     """Run one stage, or take it from the cache; always continue from what was stored."""
-    key = job.key(count)
-    if job.cache.folder(key) is not None:
+    if (key := finished_key(job, count)) is not None:
         progress.note(f"{stage.stage}: already done, taken from the cache")
         return _load_step(job, key)
     started = time.monotonic()
@@ -88,6 +104,7 @@ def run_stage(
     seconds = time.monotonic() - started
     latency = _latency(job, original, stage.stage, onnx, progress)
     record = _record(stage.stage, after.details, onnx, quality, original.quality, latency, seconds)
+    key = job.key(count, for_budget="budget" in after.details)
     _store(job, key, after.model, onnx, (outputs, targets), record)
     return _load_step(job, key)
 

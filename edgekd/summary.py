@@ -12,7 +12,8 @@ from edgekd.device import DeviceProfile
 from edgekd.export.kernels import KernelReport, read_kernels, read_placement
 from edgekd.export.parity import Parity
 from edgekd.export.tensorrt_rules import RULES, Violation, check_tensorrt, unknown_to_8_5
-from edgekd.job import CompressRequest, Job, versions
+from edgekd.job import Job, versions
+from edgekd.metrics import Budget
 from edgekd.steps import ORIGINAL, Step
 
 Violations = tuple[Violation, ...]
@@ -29,22 +30,21 @@ def broken_rules(profile: DeviceProfile, step: Step) -> Violations | None:
 
 
 def failed_checks(
-    request: CompressRequest, steps: list[Step], proof: Parity, broken: Violations | None
+    budget: Budget, steps: list[Step], proof: Parity, broken: Violations | None
 ) -> list[str]:
     """Return one line for every budget, proof or rule of the target that did not hold."""
     messages = []
     total = steps[-1].record["drop_points"]
-    if request.max_drop is not None and total > request.max_drop + 1e-9:
+    if not budget.allows_drop(total):
         messages.append(
             f"{steps[-1].record['metric']} fell by {total:.2f} points, more than --max-drop "
-            f"{request.max_drop:g}: {_losses(steps)}"
+            f"{budget.max_drop:g}: {_losses(steps)}"
         )
     flips = steps[-1].quality.negative_flips
-    limit = request.max_nfr
-    if limit is not None and flips is not None and 100 * flips > limit + 1e-9:
+    if flips is not None and not budget.allows_flips(flips):
         messages.append(
             f"{100 * flips:.2f} % of the samples were right in the original and are wrong now, "
-            f"more than --max-nfr {limit:g}"
+            f"more than --max-nfr {budget.max_nfr:g}"
         )
     if not proof.passed:
         messages.append(
@@ -109,9 +109,10 @@ def _rules(broken: Violations | None) -> dict[str, Any] | None:
 
 def _kernels(profile: DeviceProfile, step: Step) -> KernelReport:
     """Return the precision of every layer: as built where that can be seen, else as asked for."""
+    reasons = step.record["details"].get("float_reasons", {})
     if profile.runtime == "onnxruntime":
-        return read_kernels(step.onnx, step.record["details"].get("float_reasons", {}))
-    return read_placement(step.onnx, profile.runtime)
+        return read_kernels(step.onnx, reasons)
+    return read_placement(step.onnx, profile.runtime, reasons)
 
 
 def build_manifest(

@@ -159,6 +159,22 @@ class Chain(nn.Module):
         return self.head(F.relu(self.hidden(torch.flatten(x, 1))))
 
 
+@torch.no_grad()
+def spoiled_chain(inputs: Tensor) -> Chain:
+    """Return a Chain that answers ``inputs`` with every class, and whose layer b cannot be int8.
+
+    Each filter of b has weights that are a thousand times the others and multiply zeros only.
+    """
+    net = build(Chain)
+    assert isinstance(net, Chain)
+    net.a[1].bias[0] = -50.0  # behind the ReLU this channel is always zero
+    net.b[0].weight[:, 0] = 100.0
+    for layer in (net.hidden, net.head):
+        layer.weight *= 6
+    net.head.bias -= net(inputs).mean(0)
+    return net
+
+
 class Block(nn.Module):
     """A residual block; where the shape changes, the shortcut skips pixels and pads channels."""
 

@@ -8,6 +8,8 @@ from typing import Any
 from edgekd_cli.output import percent, show_line, show_table, size
 
 COLUMNS = ("stage", "metric", ">value", ">drop", ">size", ">latency", ">speed", ">time")
+SENSITIVITY_COLUMNS = (">change", ">agreement", ">multiplications", "now")
+MOST_SENSITIVE = 10  # rows printed; the report has all
 
 Record = Mapping[str, Any]
 
@@ -19,12 +21,39 @@ def show_result(manifest: Record) -> None:
         show_table(COLUMNS, [_row(stage, _latency_of(stage, stages)) for stage in stages])
         if stages[-1].get("quality", {}).get("agreement") is not None:
             show_line(_against_the_original(stages[-1]["quality"]))
+    for stage in stages:
+        show_sensitivity(stage.get("details") or {})
     if manifest.get("parity"):
         show_line(_parity(manifest["parity"]))
     if manifest.get("kernels"):
         show_kernels(manifest["kernels"])
     for note in manifest.get("notes") or []:
         show_line(f"note: {note}")
+
+
+def show_sensitivity(details: Record) -> None:
+    """Print what the most sensitive layers cost, and which ones paid for the budget."""
+    sensitivity = details.get("sensitivity")
+    if sensitivity:
+        rows, returned = sensitivity["rows"], details.get("returned_layers") or ()
+        shown = [_sensitivity_row(row, returned) for row in rows[:MOST_SENSITIVE]]
+        few = f", the first {len(shown)}" if len(shown) < len(rows) else ""
+        title = f"Each of {len(rows)} layers quantized alone, {sensitivity['samples']} samples{few}"
+        columns = ("layer", f">{sensitivity['measure']}", *SENSITIVITY_COLUMNS)
+        show_table(columns, shown, title=title)
+    if details.get("budget"):
+        show_line(details["budget"]["summary"])
+
+
+def _sensitivity_row(row: Record, returned: Sequence[str]) -> tuple[str, ...]:
+    return (
+        row["layer"],
+        f"{row['damage']:.3g}",
+        f"{-row['drop_points'] + 0.0:+.2f} points",
+        percent(row["agreement"]),
+        f"{row['macs']:,}",
+        "float" if row["layer"] in returned else "INT8",
+    )
 
 
 def show_kernels(kernels: Record) -> None:

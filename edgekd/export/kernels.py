@@ -95,12 +95,14 @@ def read_kernels(model: bytes, reasons: dict[str, str] | None = None) -> KernelR
     )
 
 
-def read_placement(model: bytes, runtime: str) -> KernelReport:
+def read_placement(
+    model: bytes, runtime: str, reasons: dict[str, str] | None = None
+) -> KernelReport:
     """Return what the quantizers in ``model`` ask of a runtime that is not on this machine.
 
     A layer counts as int8 if its data and weight come out of DequantizeLinear, a sum if at least
     one operand does, which is how TensorRT takes them. What the runtime then builds is its own
-    decision, so the kernel is given as ``by placement``.
+    decision, so the kernel is given as ``by placement``. ``reasons`` gives causes by layer name.
     """
     graph = onnx.load_from_string(model).graph
     dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
@@ -110,7 +112,8 @@ def read_placement(model: bytes, runtime: str) -> KernelReport:
             continue
         found = [name in dequantized for name in node.input[:2]]
         integer = any(found) if node.op_type in SUMS else all(found)
-        reason = "" if integer else "no quantizer on its inputs"
+        cause = (reasons or {}).get(node.name, "no quantizer on its inputs")
+        reason = "" if integer else cause
         precision = "int8" if integer else "float32"
         layers.append(LayerKernel(node.name, node.op_type, "by placement", precision, reason))
     return KernelReport(

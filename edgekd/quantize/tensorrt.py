@@ -28,17 +28,18 @@ SCHEME = Scheme(symmetric=True, integer_bias=False, absorbs_relu=False)
 def place(module: fx.GraphModule, in_float: Mapping[str, str] = NOTHING) -> Placement:
     """Choose the tensors and weights to quantize in a canonical program.
 
-    ``in_float`` keeps layers in float: layer name -> the reason to report.
+    ``in_float`` keeps layers and sums in float: layer name -> the reason to report.
     """
     placement = Placement()
     readers: dict[fx.Node, set[str]] = {}
     for node in module.graph.nodes:
-        if is_weighted(module, node) and layer_name(node) in in_float:
+        is_sum = is_op(node, torch.ops.aten.add.Tensor)
+        if layer_name(node) in in_float and (is_sum or is_weighted(module, node)):
             placement.reasons[layer_name(node)] = in_float[layer_name(node)]
         elif is_weighted(module, node):
             placement.weights.append(node.name)
             readers.setdefault(node_inputs(node)[0], set()).add(node.name)
-        elif is_op(node, torch.ops.aten.add.Tensor):
+        elif is_sum:
             skip = skip_branch(node)
             if skip is None:
                 placement.reasons[node.name] = "not a residual sum behind a convolution"

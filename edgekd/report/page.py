@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from edgekd.report.plots import stage_plot
+from edgekd.report.plots import sensitivity_plot, stage_plot
 
 
 def render_report(manifest: Mapping[str, Any]) -> str:
@@ -21,5 +21,11 @@ def render_report(manifest: Mapping[str, Any]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = resources.files("edgekd.report").joinpath("page.html.jinja").read_text("utf-8")
-    plot = Markup(stage_plot(manifest["stages"]))  # our own SVG: names in it are drawn as paths
-    return environment.from_string(template).render(m=manifest, plot=plot)
+    # Our own SVG: names in it are drawn as paths.
+    plot = Markup(stage_plot(manifest["stages"]))
+    sensitivity = {
+        stage["name"]: Markup(sensitivity_plot(stage["details"]))
+        for stage in manifest["stages"]
+        if "sensitivity" in stage["details"]
+    }
+    return environment.from_string(template).render(m=manifest, plot=plot, sensitivity=sensitivity)

@@ -15,7 +15,6 @@ def stage_plot(stages: Sequence[Mapping[str, Any]]) -> str:
     ``stages`` are the manifest's records. Latency is the time relative to the original (1.0),
     measured by alternating calls; a stage without a measurement has no bar.
     """
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 2.9), layout="constrained")
@@ -26,6 +25,42 @@ def stage_plot(stages: Sequence[Mapping[str, Any]]) -> str:
     _bars(panels[1], names, [_relative_time(s) for s in stages], "time / original", "{:.2f}")
     kib = [stage["model_bytes"] / 1024 for stage in stages]
     _bars(panels[2], names, kib, "ONNX file, KiB", "{:,.0f}")
+    return _svg(figure)
+
+
+def sensitivity_plot(details: Mapping[str, Any]) -> str:
+    """Return the damage of every layer as an SVG of horizontal bars, the largest on top.
+
+    ``details`` are those of a stage that measured it. Layers that went back to float have another
+    colour. The axis is logarithmic; a layer without any damage has no bar.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    rows, returned = details["sensitivity"]["rows"], set(details.get("returned_layers") or ())
+    figure = Figure(figsize=(9.6, 0.8 + 0.19 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    names, damages = [row["layer"] for row in rows], [row["damage"] for row in rows]
+    colors = [_ACCENT if name in returned else _BAR for name in names]
+    axes.barh(range(len(rows)), damages, color=colors, height=0.7)
+    axes.set_yticks(range(len(rows)), names)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    if any(damage > 0 for damage in damages):
+        axes.set_xscale("log")
+    axes.set_title(f"{details['sensitivity']['measure']}, one layer quantized", fontsize=9)
+    if returned:
+        kinds = {"went back to float": _ACCENT, "stays quantized": _BAR}
+        handles = [Patch(color=color, label=label) for label, color in kinds.items()]
+        axes.legend(handles=handles, fontsize=8, loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=7, colors=_INK)
+    return _svg(figure)
+
+
+def _svg(figure: Any) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     text = io.StringIO()
     FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]

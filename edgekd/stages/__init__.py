@@ -40,3 +40,15 @@ def describe(stage: Stage) -> str:
             return quantize.describe(stage)
         case _:
             assert_never(stage)
+
+
+def uses_budget(stage: Stage) -> bool:
+    """Tell whether what a stage does depends on the accuracy budget.
+
+    Such a stage reports under ``budget`` in its details whether it had to act on it.
+    """
+    match stage:
+        case QuantizeStage():
+            return True
+        case _:
+            assert_never(stage)

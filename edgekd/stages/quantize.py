@@ -19,15 +19,17 @@ from edgekd.quantize.blocks import find_blocks
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.convert import convert
 from edgekd.quantize.equalize import equalize
-from edgekd.quantize.placement import Placement, Scheme
+from edgekd.quantize.partial import Place, QuantizedProgram
+from edgekd.quantize.placement import NOTHING, Placement, Scheme
 from edgekd.quantize.prepare import prepare
 from edgekd.quantize.reconstruct import learn_rounding
 from edgekd.recipe import QuantizeStage
+from edgekd.stages.budget import convert_within_budget
 from edgekd.stages.distillation import check_distillation, distill
 from edgekd.state import CompressionState
 from edgekd.training import Inputs
 
-Rules = tuple[Callable[[fx.GraphModule], Placement], Scheme]
+Rules = tuple[Place, Scheme]
 
 
 def rules_for(runtime: str) -> Rules:
@@ -56,6 +58,7 @@ def describe(options: QuantizeStage) -> str:
         "no training"
         if options.distill is None
         else f"then {options.distill.epochs} epochs of distillation",
+        "sensitivity of each layer" if options.sensitivity else "",
     ]
     return ", ".join(["INT8 weights and activations", *filter(None, parts)])
 
@@ -69,7 +72,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     details: dict[str, object] = {}
     if options.equalize:
         details["equalized_pairs"] = equalize(float_model)
-    placement = place(float_model)
+    placement = place(float_model, NOTHING)
     if not placement.weights:
         raise StageError(
             "quantize: the model has no convolution or linear layer with a stored weight"
@@ -77,7 +80,6 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     ranges = _ranges(state, options, float_model, placement, scheme, progress)
     student = clone(float_model)
     quantizers = prepare(student, placement, scheme, ranges)
-    details["float_reasons"] = placement.reasons
     if options.rounding == "adaround":
         details["block_errors"] = _round(state, options, float_model, student, progress)
     if options.bias_correction:
@@ -89,8 +91,16 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         details |= distill(
             state, float_model, student, options.distill, progress, title="quantize: distillation"
         )
-    convert(student, scheme)
-    return state.with_model(refresh(student, state.example), **details)
+    program = QuantizedProgram(
+        float_model, student, place, lambda m, chosen: prepare(m, chosen, scheme, ranges)
+    )
+
+    def to_integers(module: fx.GraphModule) -> fx.GraphModule:
+        convert(module, scheme)
+        return refresh(module, state.example)
+
+    model, found = convert_within_budget(state, program, options, to_integers, progress)
+    return state.with_model(model, **details, **found)
 
 
 def _ranges(

@@ -1,6 +1,5 @@
 """What a run says at its end: missed limits and broken rules of the target."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,12 @@ from tensorrt_graphs import exported, good_block, spoiled, uint8
 
 from edgekd.device import load_profile
 from edgekd.export.parity import Parity
-from edgekd.job import CompressRequest
-from edgekd.metrics import Quality
+from edgekd.metrics import Budget, Quality
 from edgekd.steps import Step
 from edgekd.summary import broken_rules, failed_checks, version_notes
 
 PASSED = Parity(10, 1.0, 0.0, 0.0)
-REQUEST = CompressRequest(Path("model.pt"), None)
+NO_BUDGET = Budget()
 
 
 def step(model: bytes, name: str = "quantize", drop: float = 0.0, flips: float = 0.0) -> Step:
@@ -25,14 +23,14 @@ def step(model: bytes, name: str = "quantize", drop: float = 0.0, flips: float =
 
 
 def test_each_missed_limit_is_one_line() -> None:
-    request = replace(REQUEST, max_drop=1.0, max_nfr=2.0)
+    budget = Budget(max_drop=1.0, max_nfr=2.0)
     steps = [step(b"", "original"), step(b"", "prune", 0.4), step(b"", "quantize", 1.5, 0.03)]
     broken = Parity(1000, 0.9, 0.0, 0.5)
-    drop, flips, proof = failed_checks(request, steps, broken, None)
+    drop, flips, proof = failed_checks(budget, steps, broken, None)
     assert "fell by 1.50 points" in drop and "prune lost 0.40, quantize lost 1.10" in drop
     assert "3.00 % of the samples were right in the original" in flips
     assert "does not follow the torch model" in proof
-    within = replace(REQUEST, max_drop=1.5, max_nfr=3.0)
+    within = Budget(max_drop=1.5, max_nfr=3.0)
     assert failed_checks(within, steps, PASSED, None) == []
 
 
@@ -40,7 +38,7 @@ def test_a_broken_rule_is_a_failed_check_with_its_first_node() -> None:
     last = step(spoiled(uint8))
     broken = broken_rules(load_profile("jetson"), last)
     assert broken is not None and [violation.node for violation in broken] == ["q_x", "dq_x"]
-    (line,) = failed_checks(REQUEST, [last], PASSED, broken)
+    (line,) = failed_checks(NO_BUDGET, [last], PASSED, broken)
     assert line.startswith("TensorRT's rule 'int8' is broken at q_x: quantizes to uint8: use int8")
     assert line.endswith("(and 1 more)")
 
@@ -48,13 +46,13 @@ def test_a_broken_rule_is_a_failed_check_with_its_first_node() -> None:
 def test_a_graph_that_keeps_the_rules_passes() -> None:
     last = step(good_block().SerializeToString())
     assert broken_rules(load_profile("jetson"), last) == ()
-    assert failed_checks(REQUEST, [last], PASSED, ()) == []
+    assert failed_checks(NO_BUDGET, [last], PASSED, ()) == []
 
 
 def test_other_runtimes_have_no_rules() -> None:
     last = step(spoiled(uint8))
     assert broken_rules(load_profile("cpu"), last) is None
-    assert failed_checks(REQUEST, [last], PASSED, None) == []
+    assert failed_checks(NO_BUDGET, [last], PASSED, None) == []
 
 
 def test_what_the_oldest_tensorrt_lacks_becomes_a_note() -> None:
