@@ -22,7 +22,14 @@ from edgekd.recipe import Recipe, check_recipe, load_recipe
 from edgekd.spec import ModelSpec
 
 # The fields of a profile that change what a step computes or measures.
-_DECIDING_FIELDS = {"runtime", "opset", "threads", "channel_multiple"}
+_DECIDING_FIELDS = {
+    "runtime",
+    "opset",
+    "threads",
+    "channel_multiple",
+    "float_type",
+    "layer_norm",
+}
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 
 
