@@ -87,7 +87,9 @@ def is_file_name(name_or_path: str) -> bool:
 def list_profiles() -> tuple[DeviceProfile, ...]:
     """Return every shipped profile, by name."""
     folder = data_root() / "devices"
-    return tuple(_read_profile(path) for path in sorted(folder.glob("*.yaml")))
+    return tuple(
+        _read_profile(path) for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)
+    )
 
 
 def load_profile(name_or_path: str) -> DeviceProfile:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from edgekd.errors import ExportError
-from edgekd.export.half_graph import float_constant, opset_of, rounded, too_fine, write_half
+from edgekd.export.half_graph import float_constant, rounded, too_fine, write_half
 from edgekd.export.quantized_graph import QuantizedGraph
 
 OLDEST_OPSET = 19  # the first whose quantizers take FP16
@@ -57,22 +57,22 @@ def to_half(model: bytes) -> Half:
     Raises ExportError for an opset before 19 and for graphs with branches or loops.
     """
     proto = shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True)
-    _check(proto)
     _store_constants(proto.graph)
-    graph = QuantizedGraph(proto, OLDEST_OPSET)
+    graph = QuantizedGraph(proto)
+    _check(graph)
     unfit = dict(_unfit(graph))
     write_half(graph, _wide(graph, unfit))
     onnx.checker.check_model(proto, full_check=True)
     return Half(bytes(proto.SerializeToString(deterministic=True)), unfit)
 
 
-def _check(proto: onnx.ModelProto) -> None:
-    if opset_of(proto) < OLDEST_OPSET:
+def _check(graph: QuantizedGraph) -> None:
+    if graph.opset < OLDEST_OPSET:
         raise ExportError(
-            f"FP16 needs ONNX opset {OLDEST_OPSET} or newer, not {opset_of(proto)}: raise 'opset' "
+            f"FP16 needs ONNX opset {OLDEST_OPSET} or newer, not {graph.opset}: raise 'opset' "
             "in the device profile or set 'float_type: float32'"
         )
-    for node in proto.graph.node:
+    for node in graph.nodes:
         if any(a.HasField("g") or a.graphs for a in node.attribute):
             raise ExportError(
                 f"{node.op_type} ({node.name}) has a graph inside, which cannot become FP16: use a "

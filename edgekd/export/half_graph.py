@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, defs, helper, numpy_helper
 
@@ -24,11 +23,6 @@ def write_half(graph: QuantizedGraph, wide: set[str]) -> None:
     The types of all tensors must be in the graph (shape inference), constants in initializers.
     """
     _Writer(graph, wide).write()
-
-
-def opset_of(proto: onnx.ModelProto) -> int:
-    """Return the version of ONNX's own operators in a model."""
-    return next(int(e.version) for e in proto.opset_import if e.domain in ("", "ai.onnx"))
 
 
 def float_constant(graph: QuantizedGraph, name: str) -> NDArray[np.float32] | None:
@@ -55,7 +49,7 @@ class _Writer:
     """The graph as it is written: nodes so far, the type of every tensor, copies in the other."""
 
     def __init__(self, graph: QuantizedGraph, wide: set[str]) -> None:
-        self.graph, self.wide, self.opset = graph, wide, opset_of(graph.model)
+        self.graph, self.wide, self.opset = graph, wide, graph.opset
         self.proto = graph.model.graph
         values = [*self.proto.input, *self.proto.output, *self.proto.value_info]
         self.floats = {v.name for v in values if v.type.tensor_type.elem_type == FLOAT}

@@ -39,6 +39,12 @@ def decompose_layer_norms(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
 
 
+def has_decomposed_layer_norm(model: bytes) -> bool:
+    """Tell whether ``decompose_layer_norms`` has rewritten something in this model."""
+    graph = onnx.load_from_string(model).graph
+    return any(node.op_type == "Sqrt" and node.name.endswith("/deviation") for node in graph.node)
+
+
 def _attribute(node: NodeProto, name: str, default: float) -> float:
     found = next((a for a in node.attribute if a.name == name), None)
     return default if found is None else float(helper.get_attribute_value(found))
