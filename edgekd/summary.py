@@ -15,6 +15,7 @@ from edgekd.export.parity import Parity
 from edgekd.export.tensorrt_rules import NEWEST_OPSET, RULES, Violation, check_tensorrt
 from edgekd.export.tensorrt_rules.operators import unknown_to_8_5
 from edgekd.job import CompressRequest, Job, versions
+from edgekd.stages.quantize import zero_range_note
 from edgekd.steps import ORIGINAL, Step
 
 Violations = tuple[Violation, ...]
@@ -115,10 +116,12 @@ def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
     return notes
 
 
-def half_notes(step: Step) -> list[str]:
-    """Name the layers that FP16 cannot hold, each with the reason."""
-    kept = step.record["details"].get("kept_float32", {})
-    return [f"{name} stays in FP32: {reason}" for name, reason in kept.items()]
+def quantization_notes(step: Step) -> list[str]:
+    """Name the layers that FP16 cannot hold, and the tensors that calibration saw no values of."""
+    details = step.record["details"]
+    kept, dead = details.get("kept_float32", {}), details.get("zero_ranges", [])
+    notes = [f"{name} stays in FP32: {reason}" for name, reason in kept.items()]
+    return [*notes, *([zero_range_note(dead)] if dead else [])]
 
 
 def _rules(broken: Violations | None) -> dict[str, Any] | None:
@@ -174,7 +177,7 @@ def build_manifest(
         "notes": [
             *target_notes(job.profile),
             *version_notes(job.profile, last),
-            *half_notes(last),
+            *quantization_notes(last),
             *data.notes,
         ],
         "failed_checks": messages,
