@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgekd.errors import ProfileError
 from edgekd.settings import Settings, SettingsError, nearest, read
 
 Runtime = Literal["onnxruntime", "tensorrt"]
+FloatType = Literal["float32", "float16"]
+LayerNorm = Literal["operator", "decomposed"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
@@ -24,6 +26,9 @@ class DeviceProfile(Settings):
     number of threads that latency is measured with. ``recipe`` is the shipped recipe used when
     none is asked for. ``channel_multiple`` is the channel count step that the runtime's INT8
     kernels fill completely. ``memory_gib`` is memory in GiB, None where it varies.
+    ``float_type`` is how numbers that are not quantized are stored; ``float16`` is for runtimes
+    that take every type from the graph, as TensorRT 11 does. ``layer_norm`` says whether the
+    runtime knows ONNX's LayerNormalization or gets it as simpler operations.
     ``sources`` maps a field to the document that says so.
     """
 
@@ -37,6 +42,8 @@ class DeviceProfile(Settings):
     threads: Count = 1
     recipe: Name = "int8-distilled"
     channel_multiple: Count = 1
+    float_type: FloatType = "float32"
+    layer_norm: LayerNorm = "operator"
     memory_gib: Annotated[float, Field(gt=0, strict=True)] | None = None
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
     notes: str = ""
@@ -50,6 +57,15 @@ class DeviceProfile(Settings):
                 hint = nearest(field, cls.model_fields)
                 raise ValueError(f"key {field!r} is not a field of the profile{hint}")
         return sources
+
+    @model_validator(mode="after")
+    def _float16_is_possible(self) -> Self:
+        if self.float_type == "float16" and (self.runtime != "tensorrt" or self.opset < 19):
+            raise ValueError(
+                "float_type: float16 needs runtime: tensorrt and opset: 19 or newer, the first "
+                "whose quantizers take it; else use float32"
+            )
+        return self
 
 
 def data_root() -> Path:
@@ -71,7 +87,9 @@ def is_file_name(name_or_path: str) -> bool:
 def list_profiles() -> tuple[DeviceProfile, ...]:
     """Return every shipped profile, by name."""
     folder = data_root() / "devices"
-    return tuple(_read_profile(path) for path in sorted(folder.glob("*.yaml")))
+    return tuple(
+        _read_profile(path) for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)
+    )
 
 
 def load_profile(name_or_path: str) -> DeviceProfile:

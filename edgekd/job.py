@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,13 +20,21 @@ from edgekd.device import DeviceProfile, load_profile
 from edgekd.errors import DataError, ModelError
 from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
+from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.recipe import Recipe, check_recipe, load_recipe
 from edgekd.spec import ModelSpec
 from edgekd.training import training_device
 
 # The fields of a profile that change what a step computes or measures.
-_DECIDING_FIELDS = {"runtime", "opset", "threads", "channel_multiple"}
+_DECIDING_FIELDS = {
+    "runtime",
+    "opset",
+    "threads",
+    "channel_multiple",
+    "float_type",
+    "layer_norm",
+}
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 
 
@@ -126,6 +136,7 @@ def prepare(request: CompressRequest) -> Job:
     loaded = to_program(opened, example or _example(data, opened))
     data = data.bind([tensor.name for tensor in loaded.spec.inputs])
     _check_fit(data, loaded.spec, request.input_shape)
+    _check_ids(data, table_sizes(loaded.program, loaded.spec))
     return Job(request, profile, recipe, loaded, data, StepCache(request.cache or default_cache()))
 
 
@@ -146,6 +157,23 @@ def _check_fit(data: Dataset, spec: ModelSpec, wanted: tuple[int, ...] | None) -
     first = next(iter(example.values())).shape[1:]
     if wanted is not None and first != wanted:
         raise DataError(f"--input-shape is {_shape(wanted)}, but the samples are {_shape(first)}")
+
+
+def _check_ids(data: Dataset, sizes: dict[str, int]) -> None:
+    """Raise DataError for an integer that is no row of the table in which the model looks it up."""
+    sets = {"training": data.train, "calibration": data.calibration, "validation": data.validation}
+    for (split, samples), (name, rows) in product(sets.items(), sizes.items()):
+        for start in range(0, len(samples), 1024):
+            chosen = np.arange(start, min(start + 1024, len(samples)))
+            ids = data.inputs(samples, chosen)[0][name].reshape(len(chosen), -1)
+            wrong = (ids < 0) | (ids >= rows)
+            if wrong.any():
+                row = int(np.flatnonzero(wrong.any(1))[0])
+                raise DataError(
+                    f"the data's {name} holds {ids[row][wrong[row]][0]} (sample {start + row} of "
+                    f"the {split} set), but the model's table has {rows} rows: give ids from 0 to "
+                    f"{rows - 1}"
+                )
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -17,7 +17,10 @@ from edgekd import stages
 from edgekd.bench.measurement import LatencyReport
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import measure
-from edgekd.errors import StageError
+from edgekd.errors import ExportError, ModelError, StageError
+from edgekd.export.finite import not_finite
+from edgekd.export.half import to_half
+from edgekd.export.half_rounding import with_rounding
 from edgekd.export.onnx import export_onnx
 from edgekd.export.parity import Array, Outputs, onnx_predictor, predict_all
 from edgekd.graph.program import output_tensors, to_module, to_program
@@ -75,8 +78,12 @@ def original_step(job: Job, progress: Progress) -> Step:
     if job.cache.folder(key) is None:
         started = time.monotonic()
         module = to_module(job.loaded.program)
-        onnx = export_onnx(module, job.loaded.example, job.loaded.spec, opset=job.profile.opset)
+        onnx = _export(job, module)
         outputs, targets = _evaluate(job, onnx, progress)
+        if failure := not_finite(onnx, outputs, job.data):
+            raise ModelError(
+                f"the model as it came gives {failure}; check its weights and --mean and --std"
+            )
         quality = compare_outputs(outputs, outputs, targets)
         record = _record(ORIGINAL, {}, onnx, quality, quality, None, time.monotonic() - started)
         _store(job, key, module, onnx, (outputs, targets), record)
@@ -98,12 +105,19 @@ def run_stage(
     started = time.monotonic()
     after = stages.run(state, stage, progress)
     _ensure_same_outputs(state, after, stage)
-    onnx = export_onnx(after.model, state.example, state.spec, opset=job.profile.opset)
+    onnx = _export(job, after.model)
     outputs, targets = _evaluate(job, onnx, progress)
+    if failure := not_finite(onnx, outputs, job.data):
+        raise StageError(f"{stage.stage}: the model gives {failure}; try another recipe")
+    details = after.details
+    if job.profile.float_type == "float16":
+        half = to_half(onnx)
+        onnx, details = half.model, {**details, "kept_float32": half.kept}
+        outputs, targets = _evaluate_half(job, onnx, progress)
     quality = compare_outputs(outputs, original.outputs, targets)
     seconds = time.monotonic() - started
     latency = _latency(job, original, stage.stage, onnx, progress)
-    record = _record(stage.stage, after.details, onnx, quality, original.quality, latency, seconds)
+    record = _record(stage.stage, details, onnx, quality, original.quality, latency, seconds)
     key = job.key(count, for_budget="budget" in after.details)
     _store(job, key, after.model, onnx, (outputs, targets), record)
     return _load_step(job, key)
@@ -119,6 +133,27 @@ def _ensure_same_outputs(before: CompressionState, after: CompressionState, stag
     )
     if not same:
         raise StageError(f"{stage.stage}: changed the shape or type of the model's outputs")
+
+
+def _export(job: Job, module: fx.GraphModule) -> bytes:
+    return export_onnx(
+        module,
+        job.loaded.example,
+        job.loaded.spec,
+        opset=job.profile.opset,
+        layer_norm=job.profile.layer_norm,
+    )
+
+
+def _evaluate_half(job: Job, onnx: bytes, progress: Progress) -> Evaluated:
+    """Evaluate a graph in FP16 with the rounding and the range that FP16 has."""
+    run = with_rounding(onnx)
+    outputs, targets = _evaluate(job, run, progress)
+    if failure := not_finite(run, outputs, job.data):
+        raise ExportError(
+            f"in FP16 the model gives {failure}; use a device profile with 'float_type: float32'"
+        )
+    return outputs, targets
 
 
 def _evaluate(job: Job, onnx: bytes, progress: Progress) -> Evaluated:

@@ -10,10 +10,13 @@ from typing import Any
 from edgekd import __version__
 from edgekd.device import DeviceProfile
 from edgekd.export.kernels import KernelReport, read_kernels, read_placement
+from edgekd.export.layer_norm import has_decomposed_layer_norm
 from edgekd.export.parity import Parity
-from edgekd.export.tensorrt_rules import RULES, Violation, check_tensorrt, unknown_to_8_5
+from edgekd.export.tensorrt_rules import NEWEST_OPSET, RULES, Violation, check_tensorrt
+from edgekd.export.tensorrt_rules.operators import unknown_to_8_5
 from edgekd.job import Job, versions
 from edgekd.metrics import Budget
+from edgekd.stages.quantize import zero_range_note
 from edgekd.steps import ORIGINAL, Step
 
 Violations = tuple[Violation, ...]
@@ -76,10 +79,9 @@ def target_notes(profile: DeviceProfile) -> list[str]:
     """Say plainly what was not done on the target itself."""
     if profile.runtime == "tensorrt":
         return [
-            "the TensorRT engine must be built where TensorRT is, on the device: trtexec "
-            "--onnx=model.onnx --int8 --fp16 --saveEngine=model.engine (TensorRT 8.5 to 10; leave "
-            "out --int8 --fp16 from 11 on); accuracy here is ONNX Runtime's for the same graph, "
-            "and latency was not measured"
+            f"the TensorRT engine must be built where TensorRT is, on the device: trtexec "
+            f"--onnx=model.onnx --saveEngine=model.engine {_build_flags(profile)}; accuracy here "
+            "is ONNX Runtime's for the same graph, and latency was not measured"
         ]
     here = platform.machine()
     if profile.architecture not in (None, here):
@@ -87,12 +89,39 @@ def target_notes(profile: DeviceProfile) -> list[str]:
     return []
 
 
+def _build_flags(profile: DeviceProfile) -> str:
+    if profile.float_type == "float16":
+        return "(TensorRT 11; with TensorRT 10 add --stronglyTyped)"
+    return (
+        "--int8 --fp16 (TensorRT 8.5 to 10; from 11 on without --int8 --fp16, but the float rest "
+        "is FP32 there: a profile with 'float_type: float16' is for 11)"
+    )
+
+
 def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
-    """Name the operators that the oldest TensorRT in use does not know."""
-    found = unknown_to_8_5(step.onnx) if profile.runtime == "tensorrt" else ()
-    if not found:
+    """Say what in this graph some version of TensorRT does not take, or not take well."""
+    if profile.runtime != "tensorrt":
         return []
-    return [f"the model has {', '.join(found)}, which TensorRT 8.5 (JetPack 5.1) does not know"]
+    notes = []
+    found = unknown_to_8_5(step.onnx) if profile.opset <= NEWEST_OPSET else ()
+    if found:
+        names = ", ".join(found)
+        notes.append(f"the model has {names}, which TensorRT 8.5 (JetPack 5.1) does not know")
+    if has_decomposed_layer_norm(step.onnx):
+        notes.append(
+            "LayerNorm is written in simple operations, for TensorRT 8.5; in FP16 they can "
+            "overflow: build without --fp16, or with TensorRT 8.6 and newer give a profile with "
+            "'layer_norm: operator'"
+        )
+    return notes
+
+
+def quantization_notes(step: Step) -> list[str]:
+    """Name the layers that FP16 cannot hold, and the tensors that calibration saw no values of."""
+    details = step.record["details"]
+    kept, dead = details.get("kept_float32", {}), details.get("zero_ranges", [])
+    notes = [f"{name} stays in FP32: {reason}" for name, reason in kept.items()]
+    return [*notes, *([zero_range_note(dead)] if dead else [])]
 
 
 def _rules(broken: Violations | None) -> dict[str, Any] | None:
@@ -146,6 +175,11 @@ def build_manifest(
         "target_rules": _rules(broken),
         "kernels": _kernels(job.profile, last).to_dict(),
         "latency": last.record["latency"],
-        "notes": [*target_notes(job.profile), *version_notes(job.profile, last), *data.notes],
+        "notes": [
+            *target_notes(job.profile),
+            *version_notes(job.profile, last),
+            *quantization_notes(last),
+            *data.notes,
+        ],
         "failed_checks": messages,
     }

@@ -11,6 +11,8 @@ import onnx
 from networks import network, quantize
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd.export.half import to_half
+
 Model = onnx.ModelProto
 
 
@@ -19,6 +21,13 @@ def exported(name: str) -> bytes:
     """Return a network of ``NETWORKS`` as edgekd writes it for TensorRT."""
     net, inputs = network(name)
     return quantize(net, *inputs, runtime="tensorrt").onnx()
+
+
+@cache
+def exported_half(name: str) -> bytes:
+    """Return the same in FP16, for TensorRT 11."""
+    net, inputs = network(name)
+    return to_half(quantize(net, *inputs, runtime="tensorrt").onnx(opset=20)).model
 
 
 def good_block() -> Model:
@@ -221,6 +230,23 @@ def quantized_softmax(model: Model) -> None:
     insert_pair(model, "softmax", 0)
 
 
+def softmax_in_float16(model: Model) -> None:
+    """Compute the last operation in FP16, and softmax where ReLU was."""
+    node(model, "last").output[0] = "r"
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["r"], ["r_half"], "to_half", to=TensorProto.FLOAT16),
+            helper.make_node("Softmax", ["r_half"], ["y_half"], "softmax"),
+            helper.make_node("Cast", ["y_half"], ["y"], "back", to=TensorProto.FLOAT),
+        ]
+    )
+
+
+def float16_scale(model: Model) -> None:
+    """Give FP16 weights in an opset whose quantizers write FP32 only."""
+    store(model, "a_scale", np.full(6, 0.001, np.float16))
+
+
 def newer_opset(model: Model) -> None:
     model.opset_import[0].version = 18
 
@@ -263,6 +289,8 @@ SPOILED: tuple[tuple[str, str, Callable[[Model], None]], ...] = (
     ("residual-sums", "sum", float_shortcut),
     ("one-scale", "q_new", two_scales),
     ("float-normalisation", "softmax", quantized_softmax),
+    ("float16-range", "softmax", softmax_in_float16),
+    ("float16-scales", "dq_a", float16_scale),
 )
 
 

@@ -137,6 +137,11 @@ def choose_range(
     return mse_range(counts, edges, levels, symmetric=symmetric)
 
 
+def is_zero(lo: float, hi: float) -> bool:
+    """Tell whether a range has no width that float32 can divide by, as that of a dead layer."""
+    return not max(-lo, hi, 0.0) / 255 > np.finfo(np.float32).tiny
+
+
 def affine_parameters(lo: float, hi: float, qmin: int, qmax: int) -> tuple[float, int]:
     """Return the (scale, zero_point) that map [lo, hi] onto [qmin, qmax] with zero exact.
 
@@ -144,7 +149,7 @@ def affine_parameters(lo: float, hi: float, qmin: int, qmax: int) -> tuple[float
     """
     lo, hi = min(lo, 0.0), max(hi, 0.0)
     scale = float(np.float32((hi - lo) / (qmax - qmin)))
-    if not scale > np.finfo(np.float32).tiny:
+    if is_zero(lo, hi):
         return 1.0, int(np.clip(0, qmin, qmax))
     return scale, int(np.clip(round(qmin - lo / scale), qmin, qmax))
 
@@ -152,4 +157,4 @@ def affine_parameters(lo: float, hi: float, qmin: int, qmax: int) -> tuple[float
 def symmetric_parameters(lo: float, hi: float, qmax: int) -> tuple[float, int]:
     """Return the (scale, 0) that map [-m, m] onto [-qmax, qmax] with m = max(|lo|, |hi|)."""
     scale = float(np.float32(max(-lo, hi, 0.0) / qmax))
-    return (scale, 0) if scale > np.finfo(np.float32).tiny else (1.0, 0)
+    return (1.0, 0) if is_zero(lo, hi) else (scale, 0)

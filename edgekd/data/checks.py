@@ -34,9 +34,7 @@ def clean_input(array: Array, label: str) -> Array:
     _check_kind(array, label)
     if array.dtype.kind != "f":
         return array
-    array = array.astype(np.float32, copy=False)
-    _check_finite(array, label)
-    return array
+    return _as_float32(array, label)
 
 
 def clean_targets(array: Array, label: str) -> Array:
@@ -46,9 +44,7 @@ def clean_targets(array: Array, label: str) -> Array:
     """
     _check_kind(array, label)
     if array.dtype.kind == "f":
-        array = array.astype(np.float32, copy=False)
-        _check_finite(array, label)
-        return array
+        return _as_float32(array, label)
     array = array.astype(np.int64)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -85,6 +81,16 @@ def _check_kind(array: Any, label: str) -> None:
         raise DataError(f"{label} holds {array.dtype} values, not numbers")
     if array.ndim == 0:
         raise DataError(f"{label} is a single number, not an array of samples")
+
+
+def _as_float32(array: Array, label: str) -> Array:
+    _check_finite(array, label)
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32, copy=False)
+    if not np.isfinite(narrow).all():
+        worst = np.abs(array).max()
+        raise DataError(f"{label} holds {worst:g}, which float32 cannot: scale the data down")
+    return narrow
 
 
 def _check_finite(array: Array, label: str) -> None:

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 
 from edgekd.errors import ExportError
+from edgekd.export.quantized_graph import QuantizedGraph
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 SUMS = ("Add", "Mul")
@@ -36,7 +37,8 @@ INTEGER_KERNELS = (
 class LayerKernel:
     """One layer of the exported graph and the kernel that runs it.
 
-    ``precision`` is ``int8`` or ``float32``; ``reason`` says why a layer stayed in float.
+    ``precision`` is ``int8``, ``float16`` or ``float32``; ``reason`` says why a layer stayed in
+    float.
     """
 
     name: str
@@ -104,22 +106,22 @@ def read_placement(
     one operand does, which is how TensorRT takes them. What the runtime then builds is its own
     decision, so the kernel is given as ``by placement``. ``reasons`` gives causes by layer name.
     """
-    graph = onnx.load_from_string(model).graph
-    dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    graph = QuantizedGraph(onnx.load_from_string(model))
     layers = []
-    for node in graph.node:
+    for node in graph.nodes:
         if node.op_type not in (*LAYERS, *SUMS):
             continue
-        found = [name in dequantized for name in node.input[:2]]
+        found = [graph.dequantizer(name) is not None for name in node.input[:2]]
         integer = any(found) if node.op_type in SUMS else all(found)
         cause = (reasons or {}).get(node.name, "no quantizer on its inputs")
         reason = "" if integer else cause
-        precision = "int8" if integer else "float32"
+        half = graph.types.get(node.output[0]) == onnx.TensorProto.FLOAT16
+        precision = "int8" if integer else "float16" if half else "float32"
         layers.append(LayerKernel(node.name, node.op_type, "by placement", precision, reason))
     return KernelReport(
         runtime=f"{runtime} (by placement, not built here)",
         layers=tuple(layers),
-        operations=dict(Counter(node.op_type for node in graph.node)),
+        operations=dict(Counter(node.op_type for node in graph.nodes)),
     )
 
 

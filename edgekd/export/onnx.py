@@ -13,7 +13,9 @@ import torch
 from onnx_ir import Graph, Model, Node, Value, to_proto
 from torch import Tensor, fx
 
+from edgekd.device import LayerNorm
 from edgekd.errors import ExportError
+from edgekd.export.layer_norm import decompose_layer_norms
 from edgekd.export.opset import OLDEST_WRITTEN, lower_opset
 from edgekd.graph.program import to_program
 from edgekd.spec import ModelSpec
@@ -22,7 +24,12 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def export_onnx(
-    module: fx.GraphModule, example: tuple[Tensor, ...], spec: ModelSpec, *, opset: int
+    module: fx.GraphModule,
+    example: tuple[Tensor, ...],
+    spec: ModelSpec,
+    *,
+    opset: int,
+    layer_norm: LayerNorm = "operator",
 ) -> bytes:
     """Return ``module`` as a serialised ONNX model with a dynamic batch.
 
@@ -45,6 +52,8 @@ def export_onnx(
         _strip_metadata(model)
         proto = to_proto(model)
         _name_batch_axis(proto)
+        if layer_norm == "decomposed":
+            decompose_layer_norms(proto)
         if opset < OLDEST_WRITTEN:
             lower_opset(proto, opset)
         _check_opset(proto, opset)

@@ -13,8 +13,10 @@ from torch import fx
 
 from edgekd.data.loader import batches
 from edgekd.data.source import Dataset, Samples
+from edgekd.errors import DataError
 from edgekd.graph.program import output_tensors
 from edgekd.metrics import compare_outputs, mean_cosine
+from edgekd.model.user_code import first_line
 from edgekd.progress import Progress
 from edgekd.runtime.options import session_options
 from edgekd.spec import ModelSpec
@@ -82,16 +84,29 @@ def onnx_predictor(model: bytes, spec: ModelSpec, target_runtime: str = "onnxrun
     return predict
 
 
+def _predict_one(predict: Predict, inputs: tuple[torch.Tensor, ...], start: int) -> Outputs:
+    try:
+        return predict(inputs)
+    except Exception as error:  # of torch or of ONNX Runtime, whose errors have no common base
+        raise DataError(
+            f"the model fails on one of the validation samples {start} to "
+            f"{start + len(inputs[0]) - 1}: {first_line(error)}; check that the data fits the model"
+        ) from error
+
+
 def predict_all(
     predict: Predict, data: Dataset, samples: Samples, spec: ModelSpec, progress: Progress
 ) -> tuple[Outputs, Array | None]:
-    """Return every output for every sample, and the targets if the data has any."""
+    """Return every output for every sample, and the targets if the data has any.
+
+    Raises DataError for samples that the model cannot take.
+    """
     outputs: list[Outputs] = []
     targets: list[Array] = []
     size = 64
     with progress.task("evaluation", -(-len(samples) // size)) as advance:
         for inputs, expected in batches(data, samples, spec, size):
-            outputs.append(predict(inputs))
+            outputs.append(_predict_one(predict, inputs, len(outputs) * size))
             if expected is not None:
                 targets.append(expected.numpy())
             advance(1)

@@ -7,17 +7,18 @@ from functools import cached_property
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 # Quantizers commute with what only moves values, so the search for one looks through these.
 MOVES = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "MaxPool", "Identity")
 
 
 class QuantizedGraph:
-    """An ONNX graph with its links and constants, and the newest opset allowed."""
+    """An ONNX graph with its links and constants, and the newest opset allowed, else its own."""
 
-    def __init__(self, model: onnx.ModelProto, newest_opset: int) -> None:
-        self.model, self.newest_opset = model, newest_opset
+    def __init__(self, model: onnx.ModelProto, newest_opset: int | None = None) -> None:
+        self.model = model
+        self.newest_opset = self.opset if newest_opset is None else newest_opset
         self.nodes = list(model.graph.node)
         self.outputs = {value.name for value in model.graph.output}
         self.producer = {name: node for node in self.nodes for name in node.output}
@@ -40,6 +41,20 @@ class QuantizedGraph:
             tensor = value if isinstance(value, TensorProto) else None
             stored[node.output[0]] = tensor or numpy_helper.from_array(np.asarray(value))
         return stored
+
+    @cached_property
+    def types(self) -> dict[str, int]:
+        """Return the ONNX element type of every tensor for which it can be inferred."""
+        graph = shape_inference.infer_shapes(self.model).graph
+        values = [*graph.input, *graph.output, *graph.value_info]
+        found = {value.name: int(value.type.tensor_type.elem_type) for value in values}
+        return {**found, **{name: int(t.data_type) for name, t in self.constants.items()}}
+
+    @property
+    def opset(self) -> int:
+        """Return the version of ONNX's own operators."""
+        entries = self.model.opset_import
+        return next(int(e.version) for e in entries if e.domain in ("", "ai.onnx"))
 
     def of(self, *types: str) -> list[NodeProto]:
         """Return the nodes of these types."""

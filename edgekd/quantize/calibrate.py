@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from edgekd.algorithms.ranges import Method, choose_range
 from edgekd.errors import StageError
+from edgekd.model.user_code import first_line
 from edgekd.quantize.placement import Scheme
 
 BINS = 2048
@@ -29,11 +30,20 @@ def calibrate(
     Two passes over the samples: the first finds the extremes, the second fills a histogram of
     2,048 bins between them, from which ``method`` chooses. ``batches()`` starts a pass.
 
-    Raises StageError if a tensor takes a value that is not finite, naming the first such node.
+    Raises StageError if a tensor takes a value that is not finite, naming the first such node, or
+    the model cannot take a sample.
     """
     extremes = _Extremes(module, set(names))
     for inputs in batches():
-        extremes.run(*inputs)
+        try:
+            extremes.run(*inputs)
+        except StageError:
+            raise
+        except (IndexError, RuntimeError) as error:
+            raise StageError(
+                f"calibration: the model fails on a calibration sample: {first_line(error)}; "
+                "check that the data fits the model"
+            ) from error
     histograms = _Histograms(module, extremes.found)
     if method != "minmax":
         for inputs in batches():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from torch import fx
 
+from edgekd.algorithms.ranges import is_zero
 from edgekd.data.loader import batches
 from edgekd.errors import StageError
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, refresh
+from edgekd.graph.tensors import constant, layer_name
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
 from edgekd.quantize.bias_correction import correct_biases
@@ -77,7 +79,11 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         raise StageError(
             "quantize: the model has no convolution or linear layer with a stored weight"
         )
+    _check_weights(float_model, placement)
     ranges = _ranges(state, options, float_model, placement, scheme, progress)
+    if dead := [name for name, found in ranges.items() if is_zero(*found)]:
+        details["zero_ranges"] = dead
+        progress.note(zero_range_note(dead))
     student = clone(float_model)
     quantizers = prepare(student, placement, scheme, ranges)
     if options.rounding == "adaround":
@@ -101,6 +107,29 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
 
     model, found = convert_within_budget(state, program, options, to_integers, progress)
     return state.with_model(model, **details, **found)
+
+
+def zero_range_note(names: Sequence[str]) -> str:
+    """Say what was done about tensors that are zero for every calibration sample."""
+    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (
+        f"the range of {some} is zero on the calibration samples, so that its step is 1: other "
+        "data will not be represented there; check that the samples are real and the layer is alive"
+    )
+
+
+def _check_weights(module: fx.GraphModule, placement: Placement) -> None:
+    """Raise StageError for NaN or infinity in a weight or bias that is to become integers."""
+    for node in module.graph.nodes:
+        if node.name not in placement.weights:
+            continue
+        for stored in node.args[1:3]:
+            tensor = constant(module, stored)
+            if tensor is not None and not bool(tensor.isfinite().all()):
+                raise StageError(
+                    f"quantize: {layer_name(node)} has NaN or infinity in its weight or bias; "
+                    "check the training"
+                )
 
 
 def _ranges(

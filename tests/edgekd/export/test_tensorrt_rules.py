@@ -11,6 +11,7 @@ from tensorrt_graphs import (
     SPOILED,
     dequantize,
     exported,
+    exported_half,
     good_block,
     insert,
     insert_pair,
@@ -20,7 +21,8 @@ from tensorrt_graphs import (
     store,
 )
 
-from edgekd.export.tensorrt_rules import RULES, check_tensorrt, unknown_to_8_5
+from edgekd.export.tensorrt_rules import RULES, check_tensorrt
+from edgekd.export.tensorrt_rules.operators import unknown_to_8_5
 
 IDS = [f"{rule}-{spoil.__name__}" for rule, _, spoil in SPOILED]
 
@@ -28,6 +30,20 @@ IDS = [f"{rule}-{spoil.__name__}" for rule, _, spoil in SPOILED]
 @pytest.mark.parametrize("name", NETWORKS)
 def test_our_own_exports_break_no_rule(name: str) -> None:
     assert check_tensorrt(exported(name)) == ()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_our_own_exports_in_float16_break_no_rule(name: str) -> None:
+    assert check_tensorrt(exported_half(name), opset=20) == ()
+
+
+def test_a_scale_has_the_type_of_its_data() -> None:
+    model = onnx.load_from_string(exported_half("mlp"))
+    first = next(n for n in model.graph.node if n.op_type == "QuantizeLinear")
+    store(model, "other", np.array(0.1, np.float16))
+    first.input[1] = "other"  # the model's input is FP32
+    (found,) = check_tensorrt(model.SerializeToString(), opset=20)
+    assert (found.rule, found.node) == ("float16-scales", first.name)
 
 
 def test_a_good_graph_breaks_no_rule() -> None:
