@@ -13,8 +13,8 @@ VERSION = "duet-1"
 """The rules of the worker. Change it with them: reports of two versions cannot be compared.
 
 duet-1: every process loads all models, warms up, then calls each of them once a round in random
-order and times each call alone. ONNX Runtime runs sequentially, its threads do not spin, and
-Python's garbage collector rests.
+order and times each call alone. ONNX Runtime runs sequentially, its threads do not spin;
+OpenVINO has one stream, its threads are not pinned; Python's garbage collector rests.
 """
 
 
