@@ -1,8 +1,8 @@
 """One fresh process of a duet: ``python -m edgekd.bench.worker``, a job as JSON on stdin.
 
 The job is ``{"models": {name: {"path", "runtime", "precision"}}, "protocol": {...}, "process":
-index}``; the answer on stdout is ``{"runtime": str, "samples_ns": {name: [int, ...]}}``. What goes wrong is one line on stderr
-and exit code 2.
+index}``; the answer on stdout is ``{"runtime": str, "samples_ns": {name: [int, ...]}}``. What goes
+wrong is one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -62,14 +62,17 @@ def run(
     order = random.Random(f"{protocol.seed}-{process}")
     return {
         "runtime": ", ".join(_versions({model["runtime"] for model in models.values()})),
-        "samples_ns": time_rounds(calls, protocol.rounds, order),
+        "samples_ns": time_rounds(calls, protocol.rounds, order, protocol.primers),
     }
 
 
 def time_rounds(
-    calls: Mapping[str, Call], rounds: int, order: random.Random
+    calls: Mapping[str, Call], rounds: int, order: random.Random, primers: int = 0
 ) -> dict[str, list[int]]:
-    """Call everything once a round in random order; return name -> nanoseconds of each round."""
+    """Call everything once a round in random order; return name -> nanoseconds of each round.
+
+    ``primers`` untimed calls of the same model come right before each timed one.
+    """
     samples: dict[str, list[int]] = {name: [] for name in calls}
     schedule = [order.sample(sorted(calls), len(calls)) for _ in range(rounds)]
     gc.collect()
@@ -78,6 +81,8 @@ def time_rounds(
         for names in schedule:
             for name in names:
                 call = calls[name]
+                for _ in range(primers):
+                    call()
                 start = perf_counter_ns()
                 result = call()
                 stop = perf_counter_ns()
