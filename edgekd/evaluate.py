@@ -24,10 +24,13 @@ Array = npt.NDArray[Any]
 class Evaluation:
     """The quality of one model of a bundle on validation samples.
 
+    ``runtime`` ran the model and ``precision`` is what it was told, None for its own.
     ``same_samples`` tells whether they are the very samples that ``compress`` validated on.
     """
 
     model: str
+    runtime: str
+    precision: str | None
     quality: Quality
     same_samples: bool
 
@@ -37,29 +40,39 @@ class Evaluation:
 
 
 def evaluate(
-    bundle: Path, data: str, *, model: str = "compressed", progress: Progress | None = None
+    bundle: Path,
+    data: str,
+    *,
+    model: str = "compressed",
+    runtime: str = "onnxruntime",
+    precision: str | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Compare ``model`` of ``bundle`` with labels and baseline on the validation part of ``data``.
 
-    Preprocessing and the seed of splits come from the bundle. Raises BundleError, or DataError
-    when the data does not fit the model, or says nothing about it (the baseline without targets).
+    ``runtime`` and ``precision`` are those of ``edgekd.runtime.load``; the baseline that it is
+    compared with always runs on ONNX Runtime in FP32. Preprocessing and the seed of splits come
+    from the bundle. Raises BundleError, or DataError when the data does not fit the model, or says
+    nothing about it (the baseline without targets).
     """
     progress = progress or Silent()
-    network = load(bundle, model)
+    network = load(bundle, model, runtime=runtime, precision=precision)
     dataset = open_for(network.manifest, data)
     for note in dataset.notes:
         progress.note(note)
     outputs, targets = _run(network, dataset, f"Evaluating {model}", progress)
-    if model == "baseline":
+    is_reference = (model, runtime) == ("baseline", "onnxruntime")
+    if is_reference:
         reference = outputs
     else:
         with load(bundle, "baseline") as baseline:
             reference, _ = _run(baseline, dataset, "Evaluating baseline", progress)
-    if targets is None and model == "baseline":
+    if targets is None and is_reference:
         raise DataError(f"{data} has no labels, and the baseline is what others are compared with")
     _check_labels(targets, outputs[0], network.manifest)
     quality = compare_outputs(outputs, reference, targets)
-    return Evaluation(model, quality, _is_same(network.manifest, dataset))
+    same = _is_same(network.manifest, dataset)
+    return Evaluation(model, runtime, precision, quality, same)
 
 
 def open_for(manifest: Manifest, data: str) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import platform
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import product
@@ -17,12 +18,13 @@ from edgekd.bench.machine import fingerprint
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, load_profile
-from edgekd.errors import DataError, ModelError
+from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError
 from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.recipe import Recipe, check_recipe, load_recipe
+from edgekd.runtime import openvino
 from edgekd.spec import ModelSpec
 from edgekd.training import training_device
 
@@ -42,8 +44,9 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 class CompressRequest:
     """What the user asked for; every field but ``model`` has the command line's default.
 
-    ``max_drop`` is in percentage points of the headline metric, ``max_nfr`` in per cent of all
-    validation samples. ``input_shape`` has no batch axis.
+    ``runtime`` limits what may be chosen to run the model: ``auto``, ``onnxruntime`` or
+    ``openvino``. ``max_drop`` is in percentage points of the headline metric, ``max_nfr`` in per
+    cent of all validation samples. ``input_shape`` has no batch axis.
     """
 
     model: Path
@@ -57,6 +60,7 @@ class CompressRequest:
     out: Path = Path("out")
     max_drop: float | None = None
     max_nfr: float | None = None
+    runtime: str = "auto"
     trust_pickle: bool = False
     seed: int | None = None
     cache: Path | None = None
@@ -107,6 +111,7 @@ class Job:
 def prepare(request: CompressRequest) -> Job:
     """Read everything, cheapest first, so that mistakes show before long work."""
     profile = load_profile(request.target)
+    _check_runtime(request.runtime, profile)
     recipe = load_recipe(request.recipe or profile.recipe)
     if request.seed is not None:
         recipe = recipe.model_copy(update={"seed": request.seed})
@@ -138,6 +143,28 @@ def prepare(request: CompressRequest) -> Job:
     _check_fit(data, loaded.spec, request.input_shape)
     _check_ids(data, table_sizes(loaded.program, loaded.spec))
     return Job(request, profile, recipe, loaded, data, StepCache(request.cache or default_cache()))
+
+
+def runs_here(profile: DeviceProfile) -> bool:
+    """Tell whether this machine can time models for the target: ONNX Runtime, same processor."""
+    same = profile.architecture in (None, platform.machine())
+    return profile.runtime == "onnxruntime" and same
+
+
+def _check_runtime(wanted: str, profile: DeviceProfile) -> None:
+    """Raise ProfileError or MissingExtraError when ``--runtime`` cannot be measured here."""
+    if wanted not in ("auto", "onnxruntime", "openvino"):
+        raise ProfileError(f"unknown runtime {wanted!r}: give auto, onnxruntime or openvino")
+    if wanted != "openvino":
+        return
+    if not runs_here(profile):
+        raise ProfileError(
+            f"--runtime openvino: nothing can be timed for {profile.name} ({profile.runtime}, "
+            f"{profile.architecture or 'any processor'}) on this {platform.machine()} machine; "
+            "leave --runtime out"
+        )
+    if not openvino.is_installed():
+        raise MissingExtraError('--runtime openvino needs OpenVINO: pip install "edgekd[openvino]"')
 
 
 def _check_fit(data: Dataset, spec: ModelSpec, wanted: tuple[int, ...] | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import stages
+from edgekd.choice import choose
 from edgekd.device import DeviceProfile
 from edgekd.errors import DataError
 from edgekd.export.bundle import check_destination, write_bundle
@@ -79,10 +80,11 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
         state = state.with_model(step.model)
         steps.append(step)
 
+    choice = choose(job, steps, progress)
     proof = _prove(job, steps[-1], progress)
     broken = broken_rules(job.profile, steps[-1])
     messages = failed_checks(job.budget, steps, proof, broken)
-    manifest = build_manifest(job, steps, proof, broken, messages)
+    manifest = build_manifest(job, steps, choice, proof, broken, messages)
     files = {
         "model.onnx": steps[-1].onnx,
         "baseline.onnx": steps[0].onnx,

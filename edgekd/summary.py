@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from edgekd import __version__
+from edgekd.choice import Choice
 from edgekd.device import DeviceProfile
 from edgekd.export.kernels import KernelReport, read_kernels, read_placement
 from edgekd.export.layer_norm import has_decomposed_layer_norm
@@ -16,6 +17,7 @@ from edgekd.export.tensorrt_rules import NEWEST_OPSET, RULES, Violation, check_t
 from edgekd.export.tensorrt_rules.operators import unknown_to_8_5
 from edgekd.job import Job, versions
 from edgekd.metrics import Budget
+from edgekd.runtime import openvino
 from edgekd.stages.quantize import zero_range_note
 from edgekd.steps import ORIGINAL, Step
 
@@ -144,8 +146,20 @@ def _kernels(profile: DeviceProfile, step: Step) -> KernelReport:
     return read_placement(step.onnx, profile.runtime, reasons)
 
 
+def _versions(choice: Choice | None) -> dict[str, str]:
+    """Return the versions of what decided the result, OpenVINO among them where it was timed."""
+    if choice is None or all(c.runtime != "openvino" for c in choice.measured.candidates):
+        return versions()
+    return {**versions(), "openvino": openvino.version()}
+
+
 def build_manifest(
-    job: Job, steps: list[Step], proof: Parity, broken: Violations | None, messages: list[str]
+    job: Job,
+    steps: list[Step],
+    choice: Choice | None,
+    proof: Parity,
+    broken: Violations | None,
+    messages: list[str],
 ) -> dict[str, Any]:
     """Return the bundle's manifest as plain data, without the files' hashes."""
     last, data, spec = steps[-1], job.data, job.loaded.spec
@@ -167,7 +181,7 @@ def build_manifest(
         "seed": job.recipe.seed,
         "source": job.loaded.source,
         "recipe": job.recipe.model_dump(mode="json"),
-        "versions": versions(),
+        "versions": _versions(choice),
         "data": data.fingerprints,
         "stages": [step.record for step in steps],
         "accuracy": {ORIGINAL: steps[0].quality.to_dict(), "compressed": last.quality.to_dict()},
@@ -175,6 +189,8 @@ def build_manifest(
         "target_rules": _rules(broken),
         "kernels": _kernels(job.profile, last).to_dict(),
         "latency": last.record["latency"],
+        "candidates": None if choice is None else choice.candidates(),
+        "deployment": None if choice is None else choice.deployment(),
         "notes": [
             *target_notes(job.profile),
             *version_notes(job.profile, last),

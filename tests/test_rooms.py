@@ -32,6 +32,7 @@ ROWS = (
     {"stages"},
     {"job"},
     {"steps"},
+    {"choice"},
     {"summary"},
     {"report"},
     {"evaluate"},

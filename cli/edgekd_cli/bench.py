@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,14 @@ from edgekd_cli.options import Json
 from edgekd_cli.output import show_json, show_line, show_table
 
 if TYPE_CHECKING:
-    from edgekd.bench import LatencyReport
+    from edgekd.bench import LatencyReport, Variant
+
+# How a runtime is named on the command line -> runtime and precision of a Variant.
+RUNTIMES = {
+    "onnxruntime": ("onnxruntime", None),
+    "openvino": ("openvino", "f32"),
+    "openvino:bf16": ("openvino", "bf16"),
+}
 
 
 def run(
@@ -21,6 +28,13 @@ def run(
     baseline: Annotated[
         str | None,
         typer.Option(help="Model that the others are compared with.", show_default="the original"),
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{', '.join(RUNTIMES)}; repeat it to time every model on each.",
+            show_default="onnxruntime",
+        ),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Fresh processes, one by one.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, help="Timed calls per model and process.")] = 200,
@@ -31,37 +45,64 @@ def run(
     """Time every model of a bundle (or ONNX files) against the original, in alternating calls."""
     from edgekd.bench import Protocol, measure
 
-    found = collect(models)
-    if baseline is not None and baseline not in found:
+    runtimes = list(dict.fromkeys(runtime or ["onnxruntime"]))
+    found = collect(models, only_onnxruntime=runtimes == ["onnxruntime"])
+    original = next((name for name in found if name.endswith("baseline")), next(iter(found)))
+    timed = on_runtimes(found, runtimes)
+    if baseline is not None and baseline not in timed:
         raise typer.BadParameter(
-            f"{baseline!r} is not one of {', '.join(found)}", param_hint="--baseline"
+            f"{baseline!r} is not one of {'; '.join(timed)}", param_hint="--baseline"
         )
-    first = next((name for name in found if name.endswith("baseline")), next(iter(found)))
-    protocol = Protocol(threads=threads, batch=batch, processes=processes, rounds=rounds)
-    report = measure(found, baseline=baseline or first, protocol=protocol, progress=open_progress())
+    first = next(name for name, variant in timed.items() if variant.path == found[original])
+    protocol = Protocol(
+        threads=threads,
+        batch=batch,
+        processes=processes,
+        rounds=rounds,
+        primers=int(runtimes != ["onnxruntime"]),
+    )
+    report = measure(timed, baseline=baseline or first, protocol=protocol, progress=open_progress())
     if as_json:
         show_json(report.to_dict(samples=False))
     else:
         _show(report)
 
 
-def collect(paths: Sequence[Path]) -> dict[str, Path]:
+def on_runtimes(models: Mapping[str, Path], runtimes: Sequence[str]) -> dict[str, Variant]:
+    """Pair every model with every runtime; names say the runtime where there are several."""
+    from edgekd.bench import Variant
+
+    unknown = [name for name in runtimes if name not in RUNTIMES]
+    if unknown:
+        raise typer.BadParameter(
+            f"{unknown[0]!r} is not one of {', '.join(RUNTIMES)}", param_hint="--runtime"
+        )
+    return {
+        f"{model} on {runtime}" if len(runtimes) > 1 else model: Variant(path, *RUNTIMES[runtime])
+        for model, path in models.items()
+        for runtime in runtimes
+    }
+
+
+def collect(paths: Sequence[Path], *, only_onnxruntime: bool = True) -> dict[str, Path]:
     """Name the models in bundles (checked first) and ONNX files.
 
     The models of a single bundle are named by their roles, otherwise by where they come from.
+    Unless they run on ONNX Runtime only, bundles for another runtime are refused.
     """
     from edgekd.errors import MeasurementError
 
     found: dict[str, Path] = {}
     for path in paths:
-        for name, file in _models_at(path, short=len(paths) == 1):
+        for name, file in _models_at(path, len(paths) == 1, only_onnxruntime):
             if name in found and found[name] != file:
                 raise MeasurementError(f"two models would be called {name!r}; rename one of them")
             found[name] = file
     return found
 
 
-def _models_at(path: Path, *, short: bool) -> Iterator[tuple[str, Path]]:
+def _models_at(path: Path, short: bool, only_onnxruntime: bool) -> Iterator[tuple[str, Path]]:
+    from edgekd.errors import MeasurementError
     from edgekd.runtime.bundle import read_manifest, verify
 
     if not path.is_dir():
@@ -69,6 +110,9 @@ def _models_at(path: Path, *, short: bool) -> Iterator[tuple[str, Path]]:
         return
     manifest = read_manifest(path)
     verify(path, manifest)
+    written_for = manifest.target["runtime"]
+    if not only_onnxruntime and written_for != "onnxruntime":
+        raise MeasurementError(f"{path}: its graph is for {written_for}; leave --runtime out")
     for role, file in manifest.models.items():
         yield role if short else f"{path}:{role}", path / file
 
@@ -87,6 +131,7 @@ def _show(report: LatencyReport) -> None:
     protocol = report.protocol
     show_line(
         f"{report.runtime}, batch {protocol.batch}, {protocol.threads} thread(s), "
-        f"{protocol.processes} processes x {protocol.rounds} alternating calls; "
+        f"{protocol.processes} processes x {protocol.rounds} alternating calls"
+        f"{', each after an untimed one of the same model' if protocol.primers else ''}; "
         f"speed against {report.baseline}; range: {report.interval.removeprefix('range of ')}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,14 @@ from edgekd_cli.results import show_result
 if TYPE_CHECKING:
     from edgekd.job import CompressRequest
     from edgekd.pipeline import Plan
+
+
+class Choice(StrEnum):
+    """What ``compress`` may choose for production: a runtime, or the fastest of all."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
 
 
 def run(
@@ -58,6 +67,10 @@ def run(
             help="Per cent of samples that may turn from right to wrong; exits 1 beyond.",
         ),
     ] = None,
+    runtime: Annotated[
+        Choice,
+        typer.Option(help="What may be chosen to run the model; auto takes what is fastest."),
+    ] = Choice.auto,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Instead of the recipe's seed.")
     ] = None,
@@ -94,6 +107,7 @@ def run(
         out=out or Path("out") / (model.stem or "model"),
         max_drop=max_drop,
         max_nfr=max_nfr,
+        runtime=runtime.value,
         trust_pickle=trust_pickle,
         seed=seed,
         cache=cache,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgekd_cli.console import open_progress
-from edgekd_cli.options import Json
+from edgekd_cli.options import Json, Precision, Runtime
 from edgekd_cli.output import percent, show_json, show_line
 
 
@@ -24,20 +24,36 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="The folder that compress wrote.")],
     data: Annotated[str, typer.Option(help=".npz, image folder or package.module:factory.")],
     model: Annotated[Role, typer.Option(help="Which model of the bundle.")] = Role.compressed,
+    runtime: Annotated[
+        Runtime, typer.Option(help="What runs the model; OpenVINO is an extra.")
+    ] = Runtime.onnxruntime,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Of float layers; bf16 on OpenVINO.", show_default="f32"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Top-1 accuracy of the exported model; without labels, how close it is to the baseline."""
     from edgekd.evaluate import evaluate
 
-    result = evaluate(bundle, data, model=model.value, progress=open_progress())
+    result = evaluate(
+        bundle,
+        data,
+        model=model.value,
+        runtime=runtime.value,
+        precision=None if precision is None else precision.value,
+        progress=open_progress(),
+    )
     if as_json:
         show_json(result.to_dict())
         return
     quality = result.quality
-    show_line(f"{quality.metric} of {result.model}: {percent(quality.value)}")
-    if quality.agreement is not None and model is not Role.baseline:
+    on = "" if runtime is Runtime.onnxruntime else f" on OpenVINO ({result.precision or 'f32'})"
+    show_line(f"{quality.metric} of {result.model}{on}: {percent(quality.value)}")
+    is_reference = model is Role.baseline and runtime is Runtime.onnxruntime
+    if quality.agreement is not None and not is_reference:
         show_line(f"same class as the baseline: {percent(quality.agreement)}")
-    if quality.negative_flips is not None and model is not Role.baseline:
+    if quality.negative_flips is not None and not is_reference:
         show_line(f"right in the baseline, wrong here: {percent(quality.negative_flips)}")
         show_line(f"wrong in the baseline, right here: {percent(quality.positive_flips)}")
     if quality.calibration_error is not None:

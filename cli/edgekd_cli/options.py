@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, TypeVar
 
 import typer
+
+
+class Runtime(StrEnum):
+    """What can run a model on this machine."""
+
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
+class Precision(StrEnum):
+    """What float layers are computed in."""
+
+    f32 = "f32"
+    bf16 = "bf16"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 

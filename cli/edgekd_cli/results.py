@@ -1,4 +1,4 @@
-"""The stages, the proof and the kernels of a manifest, for people."""
+"""The stages, the proof, the kernels and the choice of a manifest, for people."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from edgekd_cli.output import percent, show_line, show_table, size
 COLUMNS = ("stage", "metric", ">value", ">drop", ">size", ">latency", ">speed", ">time")
 SENSITIVITY_COLUMNS = (">change", ">agreement", ">multiplications", "now")
 MOST_SENSITIVE = 10  # rows printed; the report has all
+
+CANDIDATES = ("model", "runtime", "layers", ">value", ">drop", ">latency", ">speed", "range", "")
 
 Record = Mapping[str, Any]
 
@@ -27,6 +29,8 @@ def show_result(manifest: Record) -> None:
         show_line(_parity(manifest["parity"]))
     if manifest.get("kernels"):
         show_kernels(manifest["kernels"])
+    if manifest.get("candidates") and manifest.get("deployment"):
+        show_choice(manifest["candidates"], manifest["deployment"])
     for note in manifest.get("notes") or []:
         show_line(f"note: {note}")
 
@@ -67,6 +71,33 @@ def show_kernels(kernels: Record) -> None:
         if layer["precision"] != "int8":
             reason = layer["reason"] or "no reason known"
             show_line(f"  float: {layer['name']} ({layer['op']}): {reason}")
+
+
+def show_choice(candidates: Record, deployment: Record) -> None:
+    """Print every model on every runtime, what was chosen, and whether compressing was worth it."""
+    show_table(CANDIDATES, [_candidate(row) for row in candidates["rows"]])
+    for line in candidates["skipped"]:
+        show_line(f"not run: {line}")
+    show_line(f"chosen: {deployment['reason']}")
+    show_line(deployment["verdict"])
+
+
+def _candidate(row: Record) -> tuple[str, ...]:
+    ratio, spread = row["ratio"], ""
+    if ratio is not None:
+        spread = f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}"
+    mark = "chosen" if row["chosen"] else "" if row["within_limits"] else "misses the limits"
+    return (
+        row["model"],
+        row["runtime"],
+        row["arithmetic"],
+        percent(row["accuracy"]),
+        f"{row['drop_points'] + 0.0:.2f} points",
+        f"{row['median_ms']:.3f} ms",
+        "1.00x" if ratio is None else f"{ratio:.2f}x",
+        spread,
+        mark,
+    )
 
 
 def _latency_of(stage: Record, stages: Sequence[Record]) -> Record:

@@ -13,8 +13,8 @@ VERSION = "duet-1"
 """The rules of the worker. Change it with them: reports of two versions cannot be compared.
 
 duet-1: every process loads all models, warms up, then calls each of them once a round in random
-order and times each call alone. ONNX Runtime runs sequentially, its threads do not spin, and
-Python's garbage collector rests.
+order and times each call alone. ONNX Runtime runs sequentially, its threads do not spin;
+OpenVINO has one stream, its threads are not pinned; Python's garbage collector rests.
 """
 
 
@@ -24,7 +24,12 @@ class Protocol:
 
     ``threads`` of one call; ``batch`` samples in one call; ``processes`` fresh processes, one
     after another; ``rounds`` timed calls of each model in a process; ``warmup_ms`` milliseconds
-    of untimed calls for each model in a process; ``seed`` of inputs and order.
+    of untimed calls for each model in a process; ``primers`` untimed calls of the same model right
+    before each timed one; ``seed`` of inputs and order.
+
+    Without a primer a call finds the caches as another model left them. That is the same for all
+    models of one runtime, but OpenVINO's calls lose far more by it than ONNX Runtime's, and the
+    more so the more models take turns: set a primer where runtimes are compared.
     """
 
     threads: int = 1
@@ -32,13 +37,15 @@ class Protocol:
     processes: int = 5
     rounds: int = 200
     warmup_ms: float = 200.0
+    primers: int = 0
     seed: int = 0
     version: str = VERSION
 
     def __post_init__(self) -> None:
         for name in ("threads", "batch", "processes", "rounds"):
             _need(_is_whole(getattr(self, name), 1), f"{name} must be a whole number above 0")
-        _need(_is_whole(self.seed, 0), "seed must be a whole number, 0 or more")
+        for name in ("seed", "primers"):
+            _need(_is_whole(getattr(self, name), 0), f"{name} must be a whole number, 0 or more")
         warmup = self.warmup_ms
         is_time = type(warmup) in (int, float) and math.isfinite(warmup) and warmup >= 0
         _need(is_time, "warmup_ms must be 0 or more milliseconds")

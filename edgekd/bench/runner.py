@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +18,40 @@ from edgekd.bench.measurement import LatencyReport, summarise
 from edgekd.bench.protocol import Protocol
 from edgekd.errors import MeasurementError
 from edgekd.progress import Progress, Silent
+from edgekd.runtime.openvino import is_installed
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An ONNX file and how it is run: ``runtime`` and ``precision`` are those of ``load``."""
+
+    path: Path
+    runtime: str = "onnxruntime"
+    precision: str | None = None
 
 
 def measure(
-    models: Mapping[str, Path],
+    models: Mapping[str, Path | Variant],
     *,
     baseline: str,
     protocol: Protocol | None = None,
     progress: Progress | None = None,
     timeout_s: float = 3600.0,
 ) -> LatencyReport:
-    """Time ONNX files (name -> path) against each other on ONNX Runtime's CPU.
+    """Time ONNX files against each other on the CPU: a plain path on ONNX Runtime, or a Variant.
 
     All of them must take the same inputs. ``baseline`` names the model that the ratios refer to.
     ``timeout_s`` is for one process, in seconds; ``progress`` is advanced once for each.
 
-    Raises MeasurementError when a file is missing, a model cannot be loaded or run, the inputs
-    differ, or a process crashes or takes too long.
+    Raises MeasurementError when a file or OpenVINO is missing, a model cannot be loaded or run,
+    the inputs differ, or a process crashes or takes too long.
     """
     protocol, progress = protocol or Protocol(), progress or Silent()
-    paths = _checked(models, baseline)
+    variants = _checked(models, baseline)
     answers = []
     with progress.task("Measuring latency", protocol.processes) as advance:
         for process in range(protocol.processes):
-            job = {"models": paths, "protocol": protocol.to_dict(), "process": process}
+            job = {"models": variants, "protocol": protocol.to_dict(), "process": process}
             answers.append(_run_worker(job, timeout_s))
             advance(1)
     samples_ms = {
@@ -56,13 +67,24 @@ def measure(
     )
 
 
-def _checked(models: Mapping[str, Path], baseline: str) -> dict[str, str]:
+def _checked(models: Mapping[str, Path | Variant], baseline: str) -> dict[str, dict[str, Any]]:
+    """Return the models as plain data for the worker."""
     if baseline not in models:
         raise MeasurementError(f"the baseline {baseline!r} is not among {', '.join(models)}")
-    missing = [str(path) for path in models.values() if not Path(path).is_file()]
+    variants = {n: m if isinstance(m, Variant) else Variant(Path(m)) for n, m in models.items()}
+    missing = [str(variant.path) for variant in variants.values() if not variant.path.is_file()]
     if missing:
         raise MeasurementError(f"there is no model file {missing[0]}")
-    return {name: str(Path(path).resolve()) for name, path in models.items()}
+    if any(variant.runtime == "openvino" for variant in variants.values()) and not is_installed():
+        raise MeasurementError('OpenVINO is not installed: pip install "edgekd[openvino]"')
+    return {
+        name: {
+            "path": str(variant.path.resolve()),
+            "runtime": variant.runtime,
+            "precision": variant.precision,
+        }
+        for name, variant in variants.items()
+    }
 
 
 def _run_worker(job: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One fresh process of a duet: ``python -m edgekd.bench.worker``, a job as JSON on stdin.
 
-The job is ``{"models": {name: path}, "protocol": {...}, "process": index}``; the answer on stdout
-is ``{"runtime": str, "samples_ns": {name: [int, ...]}}``. What goes wrong is one line on stderr
-and exit code 2.
+The job is ``{"models": {name: {"path", "runtime", "precision"}}, "protocol": {...}, "process":
+index}``; the answer on stdout is ``{"runtime": str, "samples_ns": {name: [int, ...]}}``. What goes
+wrong is one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ import json
 import random
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from edgekd.bench.protocol import Protocol
-from edgekd.errors import MeasurementError
-from edgekd.runtime.tensors import describe, one_line
+from edgekd.errors import BundleError, MeasurementError
+from edgekd.runtime import openvino
+from edgekd.runtime.onnxruntime import OnnxRuntimeSession
+from edgekd.runtime.tensors import one_line
 from edgekd.spec import TensorSpec
+
+if TYPE_CHECKING:
+    from edgekd.runtime.session import Session
 
 Feed = dict[str, npt.NDArray[Any]]
 Call = Callable[[], object]
@@ -40,28 +46,33 @@ def main() -> int:
     return 0
 
 
-def run(models: Mapping[str, str], protocol: Protocol, process: int) -> dict[str, Any]:
-    """Load ``models`` (name -> path), warm them up and time the rounds of one process.
+def run(
+    models: Mapping[str, Mapping[str, Any]], protocol: Protocol, process: int
+) -> dict[str, Any]:
+    """Load ``models``, warm them up and time the rounds of one process.
 
     Raises MeasurementError when a model cannot be loaded or run, or when the models do not take
     the same inputs.
     """
-    sessions = {name: _open(name, path, protocol.threads) for name, path in models.items()}
+    sessions = {name: _open(name, protocol.threads, **model) for name, model in models.items()}
     feed = random_feed(_shared_inputs(sessions, protocol.batch), protocol.seed)
     calls = {name: _call(session, feed) for name, session in sessions.items()}
     for name, call in calls.items():
         _warm_up(name, call, protocol.warmup_ms)
     order = random.Random(f"{protocol.seed}-{process}")
     return {
-        "runtime": f"onnxruntime {ort.__version__} CPU",
-        "samples_ns": time_rounds(calls, protocol.rounds, order),
+        "runtime": ", ".join(_versions({model["runtime"] for model in models.values()})),
+        "samples_ns": time_rounds(calls, protocol.rounds, order, protocol.primers),
     }
 
 
 def time_rounds(
-    calls: Mapping[str, Call], rounds: int, order: random.Random
+    calls: Mapping[str, Call], rounds: int, order: random.Random, primers: int = 0
 ) -> dict[str, list[int]]:
-    """Call everything once a round in random order; return name -> nanoseconds of each round."""
+    """Call everything once a round in random order; return name -> nanoseconds of each round.
+
+    ``primers`` untimed calls of the same model come right before each timed one.
+    """
     samples: dict[str, list[int]] = {name: [] for name in calls}
     schedule = [order.sample(sorted(calls), len(calls)) for _ in range(rounds)]
     gc.collect()
@@ -70,6 +81,8 @@ def time_rounds(
         for names in schedule:
             for name in names:
                 call = calls[name]
+                for _ in range(primers):
+                    call()
                 start = perf_counter_ns()
                 result = call()
                 stop = perf_counter_ns()
@@ -100,7 +113,16 @@ def random_feed(inputs: Mapping[str, TensorSpec], seed: int) -> Feed:
     return feed
 
 
-def _open(name: str, path: str, threads: int) -> Any:
+def _open(name: str, threads: int, path: str, runtime: str, precision: str | None) -> Session:
+    if runtime == "onnxruntime":
+        return _open_onnxruntime(name, path, threads)
+    try:
+        return openvino.open_openvino(Path(path).read_bytes(), precision, threads)
+    except BundleError as error:
+        raise MeasurementError(f"model {name!r} cannot be loaded: {error}") from error
+
+
+def _open_onnxruntime(name: str, path: str, threads: int) -> Session:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -109,12 +131,19 @@ def _open(name: str, path: str, threads: int) -> Any:
     # Threads that spin after a call would take the core from the other model's next call.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return OnnxRuntimeSession(session)
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise MeasurementError(f"model {name!r} cannot be loaded: {one_line(error)}") from error
 
 
-def _shared_inputs(sessions: Mapping[str, Any], batch: int) -> dict[str, TensorSpec]:
+def _versions(runtimes: set[str]) -> list[str]:
+    """Name the runtimes in use with their versions, ONNX Runtime first."""
+    found = {"onnxruntime": lambda: ort.__version__, "openvino": openvino.version}
+    return [f"{name} {version()} CPU" for name, version in found.items() if name in runtimes]
+
+
+def _shared_inputs(sessions: Mapping[str, Session], batch: int) -> dict[str, TensorSpec]:
     """Return the inputs, with every axis known, that all models take alike."""
     first, *others = sessions
     inputs = _inputs(first, sessions[first], batch)
@@ -128,9 +157,8 @@ def _shared_inputs(sessions: Mapping[str, Any], batch: int) -> dict[str, TensorS
     return inputs
 
 
-def _inputs(name: str, session: Any, batch: int) -> dict[str, TensorSpec]:
-    tensors = [describe(argument) for argument in session.get_inputs()]
-    return {tensor.name: _with_batch(name, tensor, batch) for tensor in tensors}
+def _inputs(name: str, session: Session, batch: int) -> dict[str, TensorSpec]:
+    return {tensor.name: _with_batch(name, tensor, batch) for tensor in session.inputs}
 
 
 def _with_batch(name: str, tensor: TensorSpec, batch: int) -> TensorSpec:
@@ -143,8 +171,9 @@ def _with_batch(name: str, tensor: TensorSpec, batch: int) -> TensorSpec:
     return TensorSpec(tensor.name, tensor.dtype, (batch, *rest) if tensor.shape else ())
 
 
-def _call(session: Any, feed: Feed) -> Call:
-    outputs = [tensor.name for tensor in session.get_outputs()]
+def _call(session: Session, feed: Feed) -> Call:
+    """Return the call that production makes: arrays in, arrays out, on either runtime."""
+    outputs = [tensor.name for tensor in session.outputs]
     return lambda: session.run(outputs, feed)
 
 

@@ -32,11 +32,25 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class Deployment:
+    """What production is to run: a role of ``models``, a runtime, and the precision of floats.
+
+    ``runtime`` is ``onnxruntime`` or ``openvino``; ``precision`` is ``f32``, ``bf16`` or None for
+    the runtime's own, which is ``f32`` in both.
+    """
+
+    model: str = "compressed"
+    runtime: str = "onnxruntime"
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A bundle's manifest: what reading needs, typed, and everything else in ``data``.
 
     ``models`` names a file for every role (``compressed``, ``baseline``); ``preprocessing`` is
-    keyed by input name and may be empty; ``data`` is the whole manifest as plain JSON data.
+    keyed by input name and may be empty; ``deployment`` is what was chosen for the target, by
+    default the compressed model on ONNX Runtime; ``data`` is the whole manifest as plain JSON data.
     """
 
     format_version: int
@@ -48,6 +62,7 @@ class Manifest:
     preprocessing: Mapping[str, ImagePreprocessing]
     classes: tuple[str, ...] | None
     task: str
+    deployment: Deployment
     data: Mapping[str, Any] = field(repr=False)
 
 
@@ -73,16 +88,18 @@ def parse_manifest(data: object) -> Manifest:
         raise BundleError(f"{MANIFEST_NAME} lacks {', '.join(missing)}: write the bundle again")
     files = _files(fields["files"])
     spec = _spec(fields["spec"])
+    models = _models(fields["models"], files)
     return Manifest(
         format_version=FORMAT_VERSION,
         name=_text(fields["name"], "name"),
         target=_target(fields["target"]),
         files=files,
-        models=_models(fields["models"], files),
+        models=models,
         spec=spec,
         preprocessing=_preprocessing(fields["preprocessing"], spec),
         classes=_classes(fields["classes"]),
         task=_task(fields["task"]),
+        deployment=_deployment(fields.get("deployment"), models),
         data=fields,
     )
 
@@ -201,3 +218,13 @@ def _classes(value: object) -> tuple[str, ...] | None:
 def _task(value: object) -> str:
     _need(isinstance(value, str) and value in TASKS, "task", f"one of {', '.join(TASKS)}")
     return str(value)
+
+
+def _deployment(value: object, models: Mapping[str, str]) -> Deployment:
+    if value is None:
+        return Deployment()
+    fields = _mapping(value, "deployment")
+    model, precision = _text(fields.get("model"), "deployment.model"), fields.get("precision")
+    _need(model in models, "deployment.model", f"one of {', '.join(models)}")
+    _need(precision is None or isinstance(precision, str), "deployment.precision", "a text or null")
+    return Deployment(model, _text(fields.get("runtime"), "deployment.runtime"), precision)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import onnxruntime as ort
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekd.errors import BundleError, DataError
 from edgekd.runtime.bundle import read_manifest, read_model
 from edgekd.runtime.inputs import Inputs
-from edgekd.runtime.manifest import Manifest
-from edgekd.runtime.options import session_options
-from edgekd.runtime.tensors import describe, one_line
+from edgekd.runtime.manifest import Deployment, Manifest
+from edgekd.runtime.onnxruntime import open_onnxruntime
+from edgekd.runtime.openvino import open_openvino
+from edgekd.runtime.tensors import one_line
 from edgekd.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -23,37 +22,61 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_NOTHING = 4  # ONNX Runtime's severity: above what a failed run reports
+RUNTIMES = ("onnxruntime", "openvino")
 
 
 def load(
     bundle: str | os.PathLike[str],
-    model: str = "compressed",
+    model: str | None = None,
     *,
+    runtime: str | None = None,
+    precision: str | None = None,
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
 ) -> Model:
-    """Open ``model`` (``compressed`` or ``baseline``) of the bundle in the folder ``bundle``.
+    """Open a model of the bundle in the folder ``bundle``.
+
+    ``load(bundle)`` opens what ``compress`` chose for the target by measurement (the manifest's
+    ``deployment``), or the compressed model on ONNX Runtime where nothing was chosen. Give any of
+    ``model`` (``compressed`` or ``baseline``), ``runtime``, ``precision`` or ``providers`` to
+    decide yourself; what is left out is then ``compressed``, ``onnxruntime`` and ``f32``.
+
+    ``runtime`` is ``onnxruntime`` or ``openvino``; ``precision`` is what float layers are computed
+    in: ``f32``, or ``bf16`` on OpenVINO. ``threads`` is the number of threads of one call (None:
+    the runtime's default, one for every core); ``providers`` are ONNX Runtime execution providers
+    (None: the CPU).
 
     Every file of the bundle is checked against the manifest, and the model is opened from the
     same bytes that were hashed. Hashes prove that the bundle is intact, not who wrote it. The
     model is held in memory: models over 2 GB and external data are out of scope.
 
-    ``threads`` is the number of threads of one call (None: ONNX Runtime's default, one for every
-    core); ``providers`` are ONNX Runtime execution providers (None: the CPU).
-
-    Raises BundleError when the bundle is incomplete or altered, when ONNX Runtime cannot open the
-    model, or when the model is not what the manifest says.
+    Raises BundleError when the bundle is incomplete or altered, when the runtime is missing or
+    cannot open the model, or when the model is not what the manifest says. Another runtime is
+    never taken silently.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    content = read_model(folder, manifest, model)
+    if (model, runtime, precision, providers) == (None, None, None, None):
+        choice = manifest.deployment
+    else:
+        choice = Deployment(model or "compressed", runtime or "onnxruntime", precision)
+    content = read_model(folder, manifest, choice.model)
     try:
-        session = _open(content, manifest.target["runtime"], threads, providers)
+        session = _open(content, manifest.target["runtime"], choice, threads, providers)
         _check_signature(session, manifest.spec)
     except BundleError as error:
-        raise BundleError(f"{folder}: {manifest.models[model]}: {error}") from error
+        raise BundleError(f"{folder}: {manifest.models[choice.model]}: {error}") from error
     return Model(session, manifest)
+
+
+class Session(Protocol):
+    """What a runtime gives: the model's own signature, and a call that is safe in threads."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, names: Sequence[str], feed: Mapping[str, Any]) -> Sequence[Any]:
+        """Return the outputs ``names`` for input name -> array."""
 
 
 class Model:
@@ -62,14 +85,12 @@ class Model:
     ``spec`` says what goes in and comes out; ``manifest`` is all that the bundle says.
     """
 
-    def __init__(self, session: Any, manifest: Manifest) -> None:
+    def __init__(self, session: Session, manifest: Manifest) -> None:
         self.manifest = manifest
         self.spec = manifest.spec
-        self._session = session
+        self._session: Session | None = session
         self._inputs = Inputs(self.spec.inputs)
         self._outputs = [tensor.name for tensor in self.spec.outputs]
-        self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = _NOTHING  # a failed run raises, it need not log
 
     def __call__(self, /, *arrays: Any, **named: Any) -> Any:
         """Run the model on its inputs, by position (``model(a, b)``) or by name (``model(x=a)``).
@@ -85,8 +106,8 @@ class Model:
             raise BundleError("this model is closed; load the bundle again")
         feed = self._inputs.bind(arrays, named)
         try:
-            outputs = session.run(self._outputs, feed, self._run_options)
-        except Exception as error:  # ONNX Runtime's errors have no base class of their own
+            outputs = session.run(self._outputs, feed)
+        except Exception as error:  # the runtimes' errors have no base class in common
             raise DataError(f"the model cannot run on this input: {one_line(error)}") from error
         if len(outputs) == 1:
             return outputs[0]
@@ -125,37 +146,37 @@ class Model:
 
 
 def _open(
-    content: bytes, target_runtime: str, threads: int | None, providers: Sequence[Any] | None
-) -> Any:
-    options = session_options(target_runtime)
-    if threads is not None:
-        if threads < 1:
-            raise BundleError(f"threads must be 1 or more, not {threads}")
-        options.intra_op_num_threads = threads
-    try:
-        return ort.InferenceSession(content, options, providers=_available(providers))
-    except BundleError:
-        raise
-    except Exception as error:  # ONNX Runtime's errors have no base class of their own
-        raise BundleError(f"ONNX Runtime cannot open it: {one_line(error)}") from error
+    content: bytes,
+    target_runtime: str,
+    choice: Deployment,
+    threads: int | None,
+    providers: Sequence[Any] | None,
+) -> Session:
+    if threads is not None and threads < 1:
+        raise BundleError(f"threads must be 1 or more, not {threads}")
+    if choice.runtime == "onnxruntime":
+        if choice.precision not in (None, "f32"):
+            raise BundleError(
+                f"ONNX Runtime computes a model as it is written, not in {choice.precision}; "
+                'for bf16 choose runtime="openvino"'
+            )
+        return open_onnxruntime(content, target_runtime, threads, providers)
+    if choice.runtime != "openvino":
+        raise BundleError(f"there is no runtime {choice.runtime!r}, only {', '.join(RUNTIMES)}")
+    if providers is not None:
+        raise BundleError("providers are ONNX Runtime's; leave them out for OpenVINO")
+    if target_runtime != "onnxruntime":
+        raise BundleError(
+            f"its graph is written for {target_runtime}; OpenVINO would not compute it as that "
+            'does: open it with runtime="onnxruntime", or compress for --target cpu'
+        )
+    return open_openvino(content, choice.precision, threads)
 
 
-def _available(providers: Sequence[Any] | None) -> list[Any]:
-    """Refuse what is not there: ONNX Runtime would warn and quietly run on the CPU instead."""
-    if providers is None:
-        return ["CPUExecutionProvider"]
-    have = ort.get_available_providers()
-    names = [entry if isinstance(entry, str) else entry[0] for entry in providers]
-    missing = [name for name in names if name not in have]
-    if missing:
-        raise BundleError(f"this onnxruntime has no {', '.join(missing)}; it has {', '.join(have)}")
-    return list(providers)
-
-
-def _check_signature(session: Any, spec: ModelSpec) -> None:
+def _check_signature(session: Session, spec: ModelSpec) -> None:
     """Raise BundleError unless the model takes and gives what the manifest promises."""
-    inputs = {tensor.name: tensor for tensor in map(describe, session.get_inputs())}
-    outputs = {tensor.name: tensor for tensor in map(describe, session.get_outputs())}
+    inputs = {tensor.name: tensor for tensor in session.inputs}
+    outputs = {tensor.name: tensor for tensor in session.outputs}
     extra = set(inputs) - {tensor.name for tensor in spec.inputs}
     if extra:
         raise BundleError(f"the model also needs {', '.join(sorted(extra))}, not in the manifest")

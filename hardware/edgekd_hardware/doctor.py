@@ -38,6 +38,7 @@ def examine() -> tuple[Finding, ...]:
         Finding("edgekd", "ok", edgekd.__version__),
         _runtime("onnxruntime", needed=True, advice="pip install edgekd"),
         _runtime("tensorrt", needed=False, advice="comes with JetPack; only for Jetson targets"),
+        openvino_finding(cpu),
         _compress_extra(),
         Finding("processor", "ok", f"{cpu.model}, {cpu.architecture}, {cpu.cores} usable cores"),
         int8_finding(cpu),
@@ -53,6 +54,18 @@ def int8_finding(cpu: Cpu) -> Finding:
     wanted = "VNNI" if cpu.architecture == "x86_64" else "the dot product instructions"
     advice = "INT8 makes models smaller here, hardly faster; measure with: edgekd bench"
     return Finding("INT8 kernels", "note", f"no {wanted}", advice)
+
+
+def openvino_finding(cpu: Cpu) -> Finding:
+    """Say whether OpenVINO is there, and whether it can run unquantized models in bf16."""
+    version = installed_version("openvino")
+    if version is None:
+        advice = 'a second runtime for CPU targets: pip install "edgekd[openvino]"'
+        return Finding("openvino", "note", "not installed", advice)
+    if cpu.bf16_flags is None:
+        return Finding("openvino", "ok", f"{version}; bf16 unknown here")
+    bf16 = f"bf16 with {', '.join(cpu.bf16_flags)}" if cpu.bf16_flags else "no bf16 here"
+    return Finding("openvino", "ok", f"{version}; {bf16}")
 
 
 def installed_version(module: str) -> str | None:

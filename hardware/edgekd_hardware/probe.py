@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,11 @@ CPUINFO = Path("/proc/cpuinfo")
 INT8_FLAGS = {
     "x86_64": ("amx_int8", "avx512_vnni", "avx_vnni"),
     "aarch64": ("i8mm", "asimddp"),
+}
+# Instructions that multiply bf16 numbers; OpenVINO can run unquantized models in bf16 with them.
+BF16_FLAGS = {
+    "x86_64": ("amx_bf16", "avx512_bf16"),
+    "aarch64": ("bf16",),
 }
 _SAME_ARCHITECTURE = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
 
@@ -32,9 +38,17 @@ class Cpu:
     @property
     def int8_flags(self) -> tuple[str, ...] | None:
         """The INT8 instruction sets it has, best first; None when that is unknown."""
-        if self.flags is None or self.architecture not in INT8_FLAGS:
+        return self._among(INT8_FLAGS)
+
+    @property
+    def bf16_flags(self) -> tuple[str, ...] | None:
+        """The bf16 instruction sets it has, best first; None when that is unknown."""
+        return self._among(BF16_FLAGS)
+
+    def _among(self, known: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+        if self.flags is None or self.architecture not in known:
             return None
-        return tuple(flag for flag in INT8_FLAGS[self.architecture] if flag in self.flags)
+        return tuple(flag for flag in known[self.architecture] if flag in self.flags)
 
 
 def probe_cpu(cpuinfo: Path = CPUINFO) -> Cpu:

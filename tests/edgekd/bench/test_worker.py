@@ -22,7 +22,11 @@ Make = Callable[..., Path]
 
 
 def timed(models: dict[str, Path], protocol: Protocol = SHORT) -> dict[str, Any]:
-    return run({name: str(path) for name, path in models.items()}, protocol, 0)
+    return run({name: variant(path) for name, path in models.items()}, protocol, 0)
+
+
+def variant(path: Path, runtime: str = "onnxruntime", precision: str | None = None) -> dict:
+    return {"path": str(path), "runtime": runtime, "precision": precision}
 
 
 def test_times_every_model_once_a_round(make_model: Make) -> None:

@@ -1,0 +1,66 @@
+"""Run a model on ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnxruntime as ort
+
+from edgekd.errors import BundleError
+from edgekd.runtime.options import session_options
+from edgekd.runtime.tensors import describe, one_line
+
+_NOTHING = 4  # ONNX Runtime's severity: above what a failed run reports
+
+
+class OnnxRuntimeSession:
+    """An ONNX Runtime session; calls from any number of threads at once are fine.
+
+    ``inputs`` and ``outputs`` are the model's own TensorSpecs.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self.inputs = tuple(map(describe, session.get_inputs()))
+        self.outputs = tuple(map(describe, session.get_outputs()))
+        self._session = session
+        self._run_options = ort.RunOptions()
+        self._run_options.log_severity_level = _NOTHING  # a failed run raises, it need not log
+
+    def run(self, names: Sequence[str], feed: Mapping[str, Any]) -> Sequence[Any]:
+        """Return the outputs ``names`` for input name -> array; raises what ONNX Runtime raises."""
+        outputs: Sequence[Any] = self._session.run(names, feed, self._run_options)
+        return outputs
+
+
+def open_onnxruntime(
+    content: bytes,
+    target_runtime: str,
+    threads: int | None = None,
+    providers: Sequence[Any] | None = None,
+) -> OnnxRuntimeSession:
+    """Open an ONNX model that was written for ``target_runtime``.
+
+    ``threads`` and ``providers`` are those of ``load``. Raises BundleError when a provider is not
+    there or ONNX Runtime cannot open the model.
+    """
+    options = session_options(target_runtime)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    available = _available(providers)
+    try:
+        return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=available))
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        raise BundleError(f"ONNX Runtime cannot open it: {one_line(error)}") from error
+
+
+def _available(providers: Sequence[Any] | None) -> list[Any]:
+    """Refuse what is not there: ONNX Runtime would warn and quietly run on the CPU instead."""
+    if providers is None:
+        return ["CPUExecutionProvider"]
+    have = ort.get_available_providers()
+    names = [entry if isinstance(entry, str) else entry[0] for entry in providers]
+    missing = [name for name in names if name not in have]
+    if missing:
+        raise BundleError(f"this onnxruntime has no {', '.join(missing)}; it has {', '.join(have)}")
+    return list(providers)
