@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from torch import fx
@@ -19,6 +19,7 @@ from edgekd.quantize.blocks import find_blocks
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.convert import convert
 from edgekd.quantize.equalize import equalize
+from edgekd.quantize.layer_bits import formats, in_float, layer_bits
 from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
 from edgekd.quantize.reconstruct import learn_rounding
@@ -27,7 +28,7 @@ from edgekd.stages.distillation import distill
 from edgekd.state import CompressionState
 from edgekd.training import Inputs
 
-Rules = tuple[Callable[[fx.GraphModule], Placement], Scheme]
+Rules = tuple[Callable[[fx.GraphModule, Mapping[str, str]], Placement], Scheme]
 
 
 def rules_for(runtime: str) -> Rules:
@@ -42,6 +43,9 @@ def rules_for(runtime: str) -> Rules:
 
 def requires(state: CompressionState, options: QuantizeStage) -> None:
     """Refuse before any work what this stage cannot do on this model and data."""
+    canonical = clone(state.model)
+    canonicalize(canonical)
+    layer_bits(canonical, options, state.profile.opset)
     training = options.distill
     if training is None:
         return
@@ -68,7 +72,18 @@ def describe(options: QuantizeStage) -> str:
         if options.distill is None
         else f"then {options.distill.epochs} epochs of distillation",
     ]
-    return ", ".join(["INT8 weights and activations", *filter(None, parts)])
+    return ", ".join([_formats(options), *filter(None, parts)])
+
+
+def _formats(options: QuantizeStage) -> str:
+    words = {
+        "w8a8": "INT8 weights and activations",
+        "w4a8": "4-bit weights, INT8 activations",
+        "w4a16": f"4-bit weights in groups of {options.group_size}, float activations",
+        "float": "float",
+    }[options.bits]
+    rules = ", ".join(f"{entry.match} {entry.bits}" for entry in options.layers)
+    return f"{words} ({rules})" if rules else words
 
 
 def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> CompressionState:
@@ -80,14 +95,18 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     details: dict[str, object] = {}
     if options.equalize:
         details["equalized_pairs"] = equalize(float_model)
-    placement = place(float_model)
-    if not placement.weights:
+    bits = layer_bits(float_model, options, state.profile.opset)
+    weight_formats = formats(bits, options.group_size)
+    placement = place(float_model, in_float(bits))
+    if not placement.weights and not weight_formats:
         raise StageError(
-            "quantize: the model has no convolution or linear layer with a stored weight"
+            "quantize: the recipe leaves every layer in float: give some of them other bits"
+            if bits
+            else "quantize: the model has no convolution or linear layer with a stored weight"
         )
     ranges = _ranges(state, options, float_model, placement, scheme, progress)
     student = clone(float_model)
-    quantizers = prepare(student, placement, scheme, ranges)
+    quantizers = prepare(student, placement, scheme, ranges, weight_formats)
     details["float_reasons"] = placement.reasons
     if options.rounding == "adaround":
         details["block_errors"] = _round(state, options, float_model, student, progress)
@@ -113,6 +132,8 @@ def _ranges(
     progress: Progress,
 ) -> dict[str, tuple[float, float]]:
     names = [tensor.node for tensor in placement.tensors]
+    if not names:
+        return {}
     passes = 1 if options.calibration.method == "minmax" else 2
     with _calibration(state, options, "calibration", passes, progress) as samples:
         return calibrate(model, names, samples, scheme, options.calibration.method)
