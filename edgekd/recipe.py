@@ -48,8 +48,23 @@ class Distill(Settings):
     mixed_precision: Annotated[bool, Field(strict=True)] = False
 
 
+Bits = Literal["w8a8", "w4a8", "w4a16", "float"]
+
+
+class LayerBits(Settings):
+    """The ``bits`` of all layers whose name fits the pattern ``match`` (``*``, ``?``, ``[abc]``)."""
+
+    match: Annotated[str, Field(min_length=1)]
+    bits: Bits
+
+
 class QuantizeStage(Settings):
-    """INT8 weights and activations; ``distill: null`` is post-training quantization only.
+    """Integer weights and activations; ``distill: null`` is post-training quantization only.
+
+    ``bits`` is for all layers: weights and activations of 8 bits, weights of 4 and activations of
+    8, weights alone of 4 (in groups of ``group_size`` inputs), or the target's float type. An entry
+    of ``layers`` changes that for the layers that it names; of two that fit the later one counts.
+    With ``keep_ends`` the first and the last layer take 4 bits only where an entry says so.
 
     ``equalize`` rescales channels before calibration. Behind it, ``rounding: adaround`` learns in
     ``rounding_steps`` steps a block which weights to round up, and ``bias_correction`` takes the
@@ -59,6 +74,10 @@ class QuantizeStage(Settings):
     """
 
     stage: Literal["quantize"]
+    bits: Bits = "w8a8"
+    keep_ends: Annotated[bool, Field(strict=True)] = True
+    group_size: Literal[16, 32, 64, 128, 256] = 32
+    layers: tuple[LayerBits, ...] = ()
     calibration: Calibration = Calibration()
     equalize: Annotated[bool, Field(strict=True)] = False
     rounding: Literal["nearest", "adaround"] = "nearest"

@@ -15,12 +15,15 @@ from torch import Tensor, fx
 
 from edgekd.device import LayerNorm
 from edgekd.errors import ExportError
+from edgekd.export.int4 import TRANSLATIONS, store_int4
 from edgekd.export.layer_norm import decompose_layer_norms
 from edgekd.export.opset import OLDEST_WRITTEN, lower_opset
 from edgekd.graph.program import to_program
+from edgekd.graph.tensors import is_op
 from edgekd.spec import ModelSpec
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+SUMS = (torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor)
 
 
 def export_onnx(
@@ -44,10 +47,13 @@ def export_onnx(
                 dynamo=True,
                 verbose=False,
                 opset_version=max(opset, OLDEST_WRITTEN),
+                custom_translation_table=TRANSLATIONS,
             )
             assert exported is not None
         model = exported.model
+        store_int4(model)
         _rename_ends(model, spec)
+        _name_sums(model.graph, module)
         _name_layers(model.graph)
         _strip_metadata(model)
         proto = to_proto(model)
@@ -123,6 +129,26 @@ def _values(graph: Graph) -> Iterator[Value]:
     yield from [*graph.initializers.values()]  # renaming changes its keys
     for node in graph:
         yield from node.outputs
+
+
+def _name_sums(graph: Graph, module: fx.GraphModule) -> None:
+    """Name sums and products as they are called in ``module``; the exporter numbers them anew.
+
+    They come in the same order. Where the exporter makes others of its own, all keep its names.
+    """
+    for target in SUMS:
+        written = [node for node in graph if _written_for(node, target)]
+        names = [node.name for node in module.graph.nodes if is_op(node, target)]
+        if len(written) == len(names):
+            for node, name in zip(written, names, strict=True):
+                node.name = name
+
+
+def _written_for(node: Node, target: torch._ops.OpOverload) -> bool:
+    """Tell whether the exporter says that ``node`` gives the result of an operation ``target``."""
+    operation = str(node.metadata_props.get("namespace", "")).rpartition("/")[2]
+    called, _, kind = operation.partition(": ")
+    return kind == str(target) and node.name == f"node_{called}"
 
 
 def _name_layers(graph: Graph) -> None:

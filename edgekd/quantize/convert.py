@@ -73,9 +73,44 @@ def _convert_weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuan
     weight_node = node.args[0]
     weight = constant(module, weight_node)
     assert weight is not None and isinstance(weight_node, fx.Node)
-    codes, scale = quantizer.codes(weight).detach(), quantizer.scale().detach().reshape(-1)
-    node.replace_all_uses_with(
-        _dequantize_channels(module, node, str(weight_node.target), (codes, scale))
+    name, codes = str(weight_node.target), quantizer.codes(weight).detach()
+    if quantizer.format.group_size is None:
+        stored = codes, quantizer.scale().detach().reshape(-1)
+        values = _dequantize_channels(module, node, name, stored)
+    else:
+        values = _dequantize_groups(module, node, name, codes, quantizer)
+    node.replace_all_uses_with(values)
+
+
+def _dequantize_groups(
+    module: fx.GraphModule,
+    before: fx.Node,
+    name: str,
+    codes: Tensor,
+    quantizer: WeightQuantizer,
+) -> fx.Node:
+    """Store ``codes`` ``(O, I)`` with the steps ``(O, I / group size)`` and return their values."""
+    stored = codes, quantizer.log_scale.detach().exp()
+    reads = _store(module, before, name, stored)
+    size, limit = quantizer.format.group_size, quantizer.qmax
+    with module.graph.inserting_before(before):
+        return module.graph.call_function(
+            quantized.dequantize_per_channel_group.default,
+            (*reads, -limit, limit, codes.dtype, size, torch.float32),
+        )
+
+
+def _store(
+    module: fx.GraphModule, before: fx.Node, name: str, stored: tuple[Tensor, Tensor]
+) -> tuple[fx.Node, ...]:
+    """Store (codes, scale) and zero points of 0 under names from ``name``; return their nodes."""
+    codes, scale = stored
+    zero = torch.zeros(scale.shape, dtype=codes.dtype)
+    tensors = {"codes": codes, "scale": scale, "zero_point": zero}
+    return tuple(
+        # Layers can share a weight or bias, but each has its own steps, hence the free name.
+        add_tensor(module, free_name(module, f"{name}_{what}"), tensor, before=before)
+        for what, tensor in tensors.items()
     )
 
 
@@ -83,19 +118,12 @@ def _dequantize_channels(
     module: fx.GraphModule, before: fx.Node, name: str, stored: tuple[Tensor, Tensor]
 ) -> fx.Node:
     """Store (codes, scale) under names derived from ``name`` and return their real values."""
-    codes, scale = stored
-    zero = torch.zeros(len(scale), dtype=codes.dtype)
-    tensors = {"codes": codes, "scale": scale, "zero_point": zero}
-    read, scale_read, zero_read = (
-        # Layers can share a weight or bias, but each has its own steps, hence the free name.
-        add_tensor(module, free_name(module, f"{name}_{what}"), tensor, before=before)
-        for what, tensor in tensors.items()
-    )
+    reads, codes = _store(module, before, name, stored), stored[0]
     limit = torch.iinfo(codes.dtype).max
     with module.graph.inserting_before(before):
         return module.graph.call_function(
             quantized.dequantize_per_channel.default,
-            (read, scale_read, zero_read, 0, -limit, limit, codes.dtype),
+            (*reads, 0, -limit, limit, codes.dtype),
         )
 
 

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from edgekd.algorithms.fake_quant import fake_quantize, lsq_gradient_scale
+from edgekd.algorithms.weight_steps import clipped_steps, group_inputs, widest_steps
 
-_TINY = 1e-30  # below this, products of two float32 steps underflow
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """How a weight is stored: symmetric codes of ``bits`` bits, the smallest code left out.
+
+    One step per output channel, or with ``group_size`` one per so many inputs of each.
+    """
+
+    bits: int = 8
+    group_size: int | None = None
+
+    @property
+    def qmax(self) -> int:
+        """Largest code: 127 of 8 bits, 7 of 4."""
+        return int(2 ** (self.bits - 1) - 1)
+
+
+INT8 = WeightFormat()
 
 
 class Quantizer(nn.Module):
@@ -51,23 +71,36 @@ class Quantizer(nn.Module):
         lo, hi = self.qmin - self.zero_point, self.qmax - self.zero_point
         scale = self.scale()
         if self.log_scale.requires_grad:
-            factor = lsq_gradient_scale(x, scale.numel(), max(hi, -lo))
+            factor = lsq_gradient_scale(x, self.log_scale.numel(), max(hi, -lo))
             scale = scale.detach() * (1 - factor) + scale * factor  # same value, scaled gradient
         return fake_quantize(x, scale, lo, hi)
 
 
 class WeightQuantizer(Quantizer):
-    """Symmetric int8, one step per output channel (axis 0)."""
+    """Symmetric codes, one step per output channel (axis 0) or per group of inputs (axis 1).
 
-    def __init__(self, weight: Tensor):
-        largest = weight.detach().abs().flatten(1).amax(1)
-        # A channel of zeros has no range: any step represents it, but its bias is stored in
-        # steps of (input step * weight step), so it takes the one of the widest channel.
-        widest = largest.max() if largest.max() > _TINY else torch.ones(())
-        step = torch.where(largest > _TINY, largest, widest) / 127.0
-        super().__init__(step.reshape(-1, *[1] * (weight.ndim - 1)), 0, -127, 127)
+    At 8 bits the largest magnitude sets the step. At fewer, clipping it makes the other weights
+    more exact, and the step with the least squared error is taken.
+
+    Args:
+        weight: what will be quantized, ``(O, I, ..)``; ``(O, I)`` for a format with groups.
+        format: bits and groups.
+    """
+
+    def __init__(self, weight: Tensor, format: WeightFormat = INT8):
+        size, find = format.group_size, widest_steps if format.bits >= 8 else clipped_steps
+        rows = weight.detach().flatten(1) if size is None else group_inputs(weight.detach(), size)
+        steps = find(rows, format.qmax)
+        shape = [len(weight), *[1] * (weight.ndim - 1)] if size is None else [len(weight), -1]
+        super().__init__(steps.reshape(shape), 0, -format.qmax, format.qmax)
+        self.format, self.inputs = format, weight.shape[1]
+
+    def scale(self) -> Tensor:
+        """Return the steps in a shape that broadcasts against the weight."""
+        steps, size = super().scale(), self.format.group_size
+        return steps if size is None else steps.repeat_interleave(size, 1)[:, : self.inputs]
 
     def codes(self, weight: Tensor) -> Tensor:
-        """Return the int8 codes of ``weight``."""
+        """Return the codes of ``weight``, as int8 whatever their number of bits."""
         codes = torch.round(weight / self.scale()).clamp(self.qmin, self.qmax)
         return codes.to(torch.int8)

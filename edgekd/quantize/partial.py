@@ -21,19 +21,24 @@ class QuantizedProgram:
 
     ``original`` is the canonical program in float as ``prepare`` got it, ``trained`` the same with
     quantizers in it and weights and steps as training left them. ``place`` are the runtime's rules,
-    ``insert`` puts quantizers with the calibrated ranges where a placement says.
+    ``insert`` puts quantizers with the calibrated ranges where a placement says. ``weight_only``
+    names the layers of which only the weight is quantized: no placement has them.
     """
 
     original: fx.GraphModule
     trained: fx.GraphModule
     place: Place
     insert: Callable[[fx.GraphModule, Placement], object]
+    weight_only: frozenset[str] = frozenset()
 
     def layers(self) -> list[str]:
         """Return the names of the layers with quantized weights, in graph order."""
-        names = set(self.place(self.original, {}).weights)
-        found = (layer_name(node) for node in self.original.graph.nodes if node.name in names)
-        return list(dict.fromkeys(found))  # layers that share a weight have one name
+        placed = set(self.place(self.original, {}).weights)
+        found = {
+            layer_name(node): node.name in placed or layer_name(node) in self.weight_only
+            for node in self.original.graph.nodes
+        }
+        return [name for name, quantized in found.items() if quantized]
 
     def without(self, in_float: Mapping[str, str]) -> tuple[fx.GraphModule, Placement]:
         """Return the program with trained weights and steps, but some layers in float.

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import fx
 
 from edgekd.algorithms.ranges import affine_parameters, symmetric_parameters
 from edgekd.graph.canonical import is_selection
-from edgekd.graph.tensors import clean, constant, is_op
-from edgekd.quantize.fake import Quantizer, WeightQuantizer
-from edgekd.quantize.operations import CONVOLUTIONS, clamp_ceiling, is_relu
+from edgekd.graph.tensors import clean, constant, is_op, layer_name
+from edgekd.quantize.fake import INT8, Quantizer, WeightFormat, WeightQuantizer
+from edgekd.quantize.operations import CONVOLUTIONS, clamp_ceiling, is_relu, is_weighted
 from edgekd.quantize.placement import Placement, QuantizedTensor, Scheme
 
 Ranges = dict[str, tuple[float, float]]
+Formats = Mapping[str, WeightFormat]
 
 
 def prepare(
-    module: fx.GraphModule, placement: Placement, scheme: Scheme, ranges: Ranges
+    module: fx.GraphModule,
+    placement: Placement,
+    scheme: Scheme,
+    ranges: Ranges,
+    formats: Formats = MappingProxyType({}),
 ) -> list[Quantizer]:
     """Insert fake quantizers in place and return them, weights included.
 
-    ``ranges`` holds (lo, hi) by node name for every tensor of the placement.
+    ``ranges`` holds (lo, hi) by node name for every tensor of the placement. ``formats`` gives
+    the weight formats that are not int8 with a step per channel, by layer name. A layer with a
+    format in groups has its weight quantized although the placement leaves it in float.
     """
     nodes = {node.name: node for node in module.graph.nodes}
     modules: dict[str, str] = {}
@@ -31,8 +41,11 @@ def prepare(
             module.add_submodule(path, _quantizer(nodes[tensor.node], scheme, ranges[tensor.node]))
         modules[tensor.node] = path
         _insert(module, nodes[tensor.node], path, tensor, scheme)
-    for name in placement.weights:
-        _quantize_weight(module, nodes[name])
+    for node in nodes.values():
+        if node.name in placement.weights:
+            _quantize_weight(module, node, formats.get(layer_name(node), INT8))
+        elif is_weighted(module, node) and formats.get(layer_name(node), INT8).group_size:
+            _quantize_weight(module, node, formats[layer_name(node)])
     clean(module)
     return [m for m in module.modules() if isinstance(m, Quantizer)]
 
@@ -72,11 +85,11 @@ def _insert(
         quantized.args = (node.args[0],)
 
 
-def _quantize_weight(module: fx.GraphModule, layer: fx.Node) -> None:
+def _quantize_weight(module: fx.GraphModule, layer: fx.Node, format: WeightFormat) -> None:
     weight_node = layer.args[1]
     weight = constant(module, weight_node)
     assert weight is not None
-    quantizer = WeightQuantizer(weight)
+    quantizer = WeightQuantizer(weight, format)
     if is_op(layer, *CONVOLUTIONS) and is_selection(layer):
         quantizer.learnable = False
     path = f"{layer.name}_weight_quantizer"

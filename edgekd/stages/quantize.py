@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from torch import fx
@@ -21,8 +21,9 @@ from edgekd.quantize.blocks import find_blocks
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.convert import convert
 from edgekd.quantize.equalize import equalize
+from edgekd.quantize.layer_bits import formats, in_float, layer_bits, without_float
 from edgekd.quantize.partial import Place, QuantizedProgram
-from edgekd.quantize.placement import NOTHING, Placement, Scheme
+from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
 from edgekd.quantize.reconstruct import learn_rounding
 from edgekd.recipe import QuantizeStage
@@ -48,6 +49,9 @@ def requires(state: CompressionState, options: QuantizeStage) -> None:
     """Refuse before any work what this stage cannot do on this model and data."""
     if options.distill is not None:
         check_distillation(state, options.distill, stage="quantize")
+    canonical = clone(state.model)
+    canonicalize(canonical)
+    layer_bits(canonical, options, state.profile.opset)
 
 
 def describe(options: QuantizeStage) -> str:
@@ -62,7 +66,18 @@ def describe(options: QuantizeStage) -> str:
         else f"then {options.distill.epochs} epochs of distillation",
         "sensitivity of each layer" if options.sensitivity else "",
     ]
-    return ", ".join(["INT8 weights and activations", *filter(None, parts)])
+    return ", ".join([_formats(options), *filter(None, parts)])
+
+
+def _formats(options: QuantizeStage) -> str:
+    words = {
+        "w8a8": "INT8 weights and activations",
+        "w4a8": "4-bit weights, INT8 activations",
+        "w4a16": f"4-bit weights in groups of {options.group_size}, float activations",
+        "float": "float",
+    }[options.bits]
+    rules = ", ".join(f"{entry.match} {entry.bits}" for entry in options.layers)
+    return f"{words} ({rules})" if rules else words
 
 
 def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> CompressionState:
@@ -74,10 +89,14 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     details: dict[str, object] = {}
     if options.equalize:
         details["equalized_pairs"] = equalize(float_model)
-    placement = place(float_model, NOTHING)
-    if not placement.weights:
+    bits = layer_bits(float_model, options, state.profile.opset)
+    weight_formats = formats(bits, options.group_size)
+    placement = place(float_model, in_float(bits))
+    if not placement.weights and not weight_formats:
         raise StageError(
-            "quantize: the model has no convolution or linear layer with a stored weight"
+            "quantize: the recipe leaves every layer in float: give some of them other bits"
+            if bits
+            else "quantize: the model has no convolution or linear layer with a stored weight"
         )
     _check_weights(float_model, placement)
     ranges = _ranges(state, options, float_model, placement, scheme, progress)
@@ -85,7 +104,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         details["zero_ranges"] = dead
         progress.note(zero_range_note(dead))
     student = clone(float_model)
-    quantizers = prepare(student, placement, scheme, ranges)
+    quantizers = prepare(student, placement, scheme, ranges, weight_formats)
     if options.rounding == "adaround":
         details["block_errors"] = _round(state, options, float_model, student, progress)
     if options.bias_correction:
@@ -97,9 +116,16 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         details |= distill(
             state, float_model, student, options.distill, progress, title="quantize: distillation"
         )
-    program = QuantizedProgram(
-        float_model, student, place, lambda m, chosen: prepare(m, chosen, scheme, ranges)
-    )
+
+    def place_chosen(module: fx.GraphModule, returned: Mapping[str, str]) -> Placement:
+        return place(module, {**in_float(bits), **returned})
+
+    def insert(module: fx.GraphModule, chosen: Placement) -> object:
+        kept = without_float(weight_formats, chosen.reasons)
+        return prepare(module, chosen, scheme, ranges, kept)
+
+    weight_only = frozenset(name for name, format in weight_formats.items() if format.group_size)
+    program = QuantizedProgram(float_model, student, place_chosen, insert, weight_only)
 
     def to_integers(module: fx.GraphModule) -> fx.GraphModule:
         convert(module, scheme)
@@ -141,6 +167,8 @@ def _ranges(
     progress: Progress,
 ) -> dict[str, tuple[float, float]]:
     names = [tensor.node for tensor in placement.tensors]
+    if not names:
+        return {}
     passes = 1 if options.calibration.method == "minmax" else 2
     with _calibration(state, options, "calibration", passes, progress) as samples:
         return calibrate(model, names, samples, scheme, options.calibration.method)
