@@ -115,7 +115,9 @@ def _ranges(
     names = [tensor.node for tensor in placement.tensors]
     passes = 1 if options.calibration.method == "minmax" else 2
     with _calibration(state, options, "calibration", passes, progress) as samples:
-        return calibrate(model, names, samples, scheme, options.calibration.method)
+        ranges = calibrate(model, names, samples, scheme, options.calibration.method)
+    known = state.data.input_ranges
+    return ranges | {name: known[name] for name in ranges.keys() & known.keys()}
 
 
 def _correct(
