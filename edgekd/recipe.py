@@ -68,9 +68,9 @@ Stage: TypeAlias = QuantizeStage
 class Synthesis(Settings):
     """Images made from the model where no data is given; ``steps`` are those of each batch."""
 
-    images: Annotated[int, Field(ge=16, strict=True)] = 256
-    batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
-    steps: Count = 200
+    images: Annotated[int, Field(ge=16, strict=True)] = 128
+    batch_size: Annotated[int, Field(ge=2, strict=True)] = 128
+    steps: Count = 150
 
 
 class Recipe(Settings):

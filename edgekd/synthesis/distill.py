@@ -23,6 +23,8 @@ from edgekd.synthesis.swing import swing_convolutions
 # end with a cosine instead.
 LATENT_RATE = 0.1
 GENERATOR_RATE = 0.01
+# Of the images' shift and scale, which may have to go from 0 to 0.5 in a few dozen steps.
+MOMENTS_RATE = 0.03
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def _distill_batch(
     optimizer = torch.optim.Adam(
         [
             {"params": [latents], "lr": LATENT_RATE},
-            {"params": list(generator.parameters()), "lr": GENERATOR_RATE},
+            {"params": generator.layers(), "lr": GENERATOR_RATE},
+            {"params": [generator.shift, generator.scale], "lr": MOMENTS_RATE},
         ]
     )
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -46,6 +46,10 @@ class Generator(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
         self.scale = nn.Parameter(torch.ones(channels, 1, 1))
 
+    def layers(self) -> list[nn.Parameter]:
+        """Return what is learned, apart from ``shift`` and ``scale``."""
+        return [p for part in (self.expand, self.refine, self.paint) for p in part.parameters()]
+
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Return one image for each latent vector: as the network takes it, and standardised."""
         x = interpolate(self.expand(latents), size=self.middle, mode="nearest")
