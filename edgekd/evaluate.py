@@ -60,6 +60,11 @@ def evaluate(
     dataset = open_for(network.manifest, data)
     for note in dataset.notes:
         progress.note(note)
+    if dataset.preprocessing is not None and not network.manifest.preprocessing:
+        progress.note(
+            "the bundle has no preprocessing: pixels are divided by 255, which is wrong for a "
+            "network trained with --mean and --std"
+        )
     outputs, targets = _run(network, dataset, f"Evaluating {model}", progress)
     is_reference = (model, runtime) == ("baseline", "onnxruntime")
     if is_reference:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +25,12 @@ from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
-from edgekd.recipe import Recipe, check_recipe, load_recipe
+from edgekd.preprocessing import ImagePreprocessing
+from edgekd.progress import Progress, Silent
+from edgekd.recipe import DATA_FREE, Recipe, check_recipe, load_recipe
 from edgekd.runtime import openvino
 from edgekd.spec import ModelSpec
+from edgekd.synthesis.dataset import ImagePlan, open_images, plan_images, synthesise
 from edgekd.training import training_device
 
 # The fields of a profile that change what a step computes or measures.
@@ -44,9 +49,10 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 class CompressRequest:
     """What the user asked for; every field but ``model`` has the command line's default.
 
-    ``runtime`` limits what may be chosen to run the model: ``auto``, ``onnxruntime`` or
-    ``openvino``. ``max_drop`` is in percentage points of the headline metric, ``max_nfr`` in per
-    cent of all validation samples. ``input_shape`` has no batch axis.
+    Without ``data``, images are synthesised from the model. ``runtime`` limits what may be chosen
+    to run the result: ``auto``, ``onnxruntime`` or ``openvino``. ``max_drop`` is in percentage
+    points of the headline metric, ``max_nfr`` in per cent of all validation samples.
+    ``input_shape`` has no batch axis.
     """
 
     model: Path
@@ -67,8 +73,28 @@ class CompressRequest:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """A request with its profile, recipe and model read, but no samples yet.
+
+    ``shape`` is that of one input sample as the request or the model gives it. ``images`` says
+    which images are to be synthesised; None where there is data.
+    """
+
+    request: CompressRequest
+    profile: DeviceProfile
+    recipe: Recipe
+    opened: OpenedModel
+    shape: tuple[int, ...] | None
+    cache: StepCache
+    images: ImagePlan | None
+
+
+@dataclass(frozen=True)
 class Job:
-    """The request with everything read and checked, before any work."""
+    """The request with everything read and checked, before any work.
+
+    ``synthesis`` is the record of the images that were made where no data was given, else None.
+    """
 
     request: CompressRequest
     profile: DeviceProfile
@@ -76,6 +102,7 @@ class Job:
     loaded: LoadedModel
     data: Dataset
     cache: StepCache
+    synthesis: Mapping[str, Any] | None = None
 
     @property
     def budget(self) -> Budget:
@@ -108,19 +135,25 @@ class Job:
         )
 
 
-def prepare(request: CompressRequest) -> Job:
-    """Read everything, cheapest first, so that mistakes show before long work."""
+def prepare(request: CompressRequest, progress: Progress | None = None) -> Job:
+    """Read everything, cheapest first, so that mistakes show before long work.
+
+    The one long work here is to synthesise images where the request has no data.
+    """
+    return complete(draft(request), progress or Silent())
+
+
+def draft(request: CompressRequest) -> Draft:
+    """Read and check all but the samples."""
     profile = load_profile(request.target)
     _check_runtime(request.runtime, profile)
-    recipe = load_recipe(request.recipe or profile.recipe)
+    default = profile.recipe if request.data is not None else DATA_FREE
+    recipe = load_recipe(request.recipe or default)
     if request.seed is not None:
         recipe = recipe.model_copy(update={"seed": request.seed})
     check_recipe(recipe, profile)
     if request.data is None:
-        raise DataError(
-            "no --data: calibration and distillation need real samples (an .npz file, an image "
-            "folder or package.module:factory)"
-        )
+        _refuse_limits(request)
     opened = open_model(request.model, arch=request.arch, trust_pickle=request.trust_pickle)
     example = example_from_program(opened)
     own = tuple(example[0].shape[1:]) if example else None
@@ -130,6 +163,20 @@ def prepare(request: CompressRequest) -> Job:
             f"was exported for {_shape(own)}; leave it out"
         )
     shape = request.input_shape or own
+    images = None
+    if request.data is None:
+        images = plan_images(opened, example, shape, recipe.synthesis, recipe.seed)
+        _image_preprocessing(request, images.shape[0])
+    cache = StepCache(request.cache or default_cache())
+    return Draft(request, profile, recipe, opened, shape, cache, images)
+
+
+def complete(draft: Draft, progress: Progress) -> Job:
+    """Read the samples, or synthesise them, and check that they fit the model."""
+    if draft.images is not None:
+        return _with_images(draft, draft.images, progress)
+    request, recipe, shape = draft.request, draft.recipe, draft.shape
+    assert request.data is not None  # a draft without images has data
     data = open_data(
         request.data,
         mean=request.mean,
@@ -138,11 +185,50 @@ def prepare(request: CompressRequest) -> Job:
         calibration_samples=_calibration_samples(recipe),
         seed=recipe.seed,
     )
-    loaded = to_program(opened, example or _example(data, opened))
+    opened = draft.opened
+    loaded = to_program(opened, example_from_program(opened) or _example(data, opened))
     data = data.bind([tensor.name for tensor in loaded.spec.inputs])
     _check_fit(data, loaded.spec, request.input_shape)
     _check_ids(data, table_sizes(loaded.program, loaded.spec))
-    return Job(request, profile, recipe, loaded, data, StepCache(request.cache or default_cache()))
+    return Job(request, draft.profile, recipe, loaded, data, draft.cache)
+
+
+def _with_images(draft: Draft, plan: ImagePlan, progress: Progress) -> Job:
+    """Take images from the cache, or make them."""
+    request, recipe = draft.request, draft.recipe
+    if request.recipe is None:
+        progress.note(f"no --data and no --recipe: the recipe is {recipe.name}")
+    record = synthesise(plan, draft.cache, progress)
+    data = open_images(
+        plan,
+        draft.cache,
+        calibration_samples=_calibration_samples(recipe),
+        trains=any(stage.distill is not None for stage in recipe.stages),
+        preprocessing=_image_preprocessing(request, plan.shape[0]),
+    )
+    return Job(request, draft.profile, recipe, plan.loaded, data, draft.cache, record)
+
+
+def _refuse_limits(request: CompressRequest) -> None:
+    """Raise DataError for a limit on accuracy, which nobody can know without real data."""
+    for option, limit in (("--max-drop", request.max_drop), ("--max-nfr", request.max_nfr)):
+        if limit is not None:
+            raise DataError(
+                f"{option} needs --data: without it accuracy on real samples is not known; leave "
+                "the limit out, or give labelled samples"
+            )
+
+
+def _image_preprocessing(request: CompressRequest, channels: int) -> ImagePreprocessing | None:
+    """Return what the bundle will do to uint8 images, from --mean and --std alone."""
+    if request.mean is None or request.std is None:
+        return None
+    for option, values in (("--mean", request.mean), ("--std", request.std)):
+        if len(values) != channels:
+            raise DataError(
+                f"{option} has {len(values)} values, but images have {channels} channels"
+            )
+    return ImagePreprocessing("NHWC", request.mean, request.std)
 
 
 def runs_here(profile: DeviceProfile) -> bool:

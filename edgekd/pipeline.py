@@ -14,7 +14,7 @@ from edgekd.device import DeviceProfile
 from edgekd.errors import DataError
 from edgekd.export.bundle import check_destination, write_bundle
 from edgekd.export.parity import Parity, parity, predict_all, torch_predictor
-from edgekd.job import CompressRequest, Job, prepare
+from edgekd.job import CompressRequest, Job, complete, draft, prepare
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.report.page import render_report
@@ -63,7 +63,7 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     """
     progress = progress or Silent()
     check_destination(request.out, overwrite=True)
-    job = prepare(request)
+    job = prepare(request, progress)
     for note in job.data.notes:
         progress.note(note)
 
@@ -96,21 +96,25 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
 
 
 def plan(request: CompressRequest) -> Plan:
-    """Return what ``compress`` would do, and which steps an earlier run has finished."""
-    job = prepare(request)
-    names = [ORIGINAL, *(stage.stage for stage in job.recipe.stages)]
-    descriptions = [
-        "export and evaluate the model as it is",
-        *map(stages.describe, job.recipe.stages),
-    ]
-    return Plan(
-        job.recipe,
-        job.profile,
-        tuple(
-            PlanStep(name, finished_key(job, count) is not None, description)
-            for count, (name, description) in enumerate(zip(names, descriptions, strict=True))
-        ),
-    )
+    """Return what ``compress`` would do, and which steps an earlier run has finished.
+
+    Images are not synthesised for it. While they are missing, nothing behind them is cached.
+    """
+    sketch = draft(request)
+    images, cache, recipe = sketch.images, sketch.cache, sketch.recipe
+    steps = []
+    if images is not None:
+        cached = cache.folder(images.key) is not None
+        steps.append(PlanStep("synthesis", cached, images.describe()))
+    names = [ORIGINAL, *(stage.stage for stage in recipe.stages)]
+    descriptions = ["export and evaluate the model as it is", *map(stages.describe, recipe.stages)]
+    if all(step.cached for step in steps):
+        job = complete(sketch, Silent())
+        finished = [finished_key(job, count) is not None for count in range(len(names))]
+    else:
+        finished = [False] * len(names)
+    steps += map(PlanStep, names, finished, descriptions)
+    return Plan(recipe, sketch.profile, tuple(steps))
 
 
 def _first_state(job: Job, original: Step) -> CompressionState:

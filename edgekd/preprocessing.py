@@ -54,6 +54,11 @@ class ImagePreprocessing:
         scale, shift = 1.0 / (255.0 * std), -mean / std
         return np.ascontiguousarray(images.astype(np.float32) * scale + shift)
 
+    def range(self) -> tuple[float, float]:
+        """Return the smallest and the largest value that any pixel of any channel can become."""
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        return float((-mean / std).min()), float(((1.0 - mean) / std).max())
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return asdict(self)

@@ -13,6 +13,7 @@ from edgekd.errors import RecipeError
 from edgekd.settings import Number, Settings, SettingsError, nearest, read
 
 Count = Annotated[int, Field(ge=1, strict=True)]
+DATA_FREE = "int8-data-free"  # the recipe where neither data nor a recipe is given
 
 
 class Calibration(Settings):
@@ -94,12 +95,24 @@ class QuantizeStage(Settings):
 Stage: TypeAlias = QuantizeStage
 
 
+class Synthesis(Settings):
+    """Images made from the model where no data is given; ``steps`` are those of each batch."""
+
+    images: Annotated[int, Field(ge=16, strict=True)] = 128
+    batch_size: Annotated[int, Field(ge=2, strict=True)] = 128
+    steps: Count = 150
+
+
 class Recipe(Settings):
-    """The stages, in the order they run, and the seed of everything random in them."""
+    """The stages, in the order they run, and the seed of everything random in them.
+
+    ``synthesis`` matters only where no data is given.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+    synthesis: Synthesis = Synthesis()
 
 
 def list_recipes() -> tuple[str, ...]:
@@ -126,7 +139,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 def recipe_to_yaml(recipe: Recipe) -> str:
     """Return YAML that ``load_recipe`` reads back as an equal recipe."""
     data = recipe.model_dump(mode="json")
-    ordered = {key: data[key] for key in ("name", "seed", "stages")}
+    ordered = {key: data[key] for key in ("name", "seed", "synthesis", "stages")}
     return yaml.safe_dump(ordered, sort_keys=False)
 
 

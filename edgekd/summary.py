@@ -164,9 +164,10 @@ def build_manifest(
     """Return the bundle's manifest as plain data, without the files' hashes."""
     last, data, spec = steps[-1], job.data, job.loaded.spec
     images = {}
-    if data.preprocessing is not None and data.image_input is not None:
-        name = data.names.get(data.image_input, data.image_input)
-        images[name] = data.preprocessing.to_dict()
+    if data.preprocessing is not None:
+        # Synthesised images need no preprocessing themselves; real ones for the only input will.
+        own = data.image_input or spec.inputs[0].name
+        images[data.names.get(own, own)] = data.preprocessing.to_dict()
     return {
         "format_version": 1,
         "name": job.request.out.name,
@@ -183,6 +184,7 @@ def build_manifest(
         "recipe": job.recipe.model_dump(mode="json"),
         "versions": _versions(choice),
         "data": data.fingerprints,
+        "synthesis": job.synthesis,
         "stages": [step.record for step in steps],
         "accuracy": {ORIGINAL: steps[0].quality.to_dict(), "compressed": last.quality.to_dict()},
         "parity": proof.to_dict(),

@@ -13,7 +13,7 @@ import pytest
 import typer
 from edgekd_cli.app import app
 
-from edgekd.recipe import Calibration, Distill, QuantizeStage, load_recipe
+from edgekd.recipe import Calibration, Distill, QuantizeStage, Synthesis, load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -138,7 +138,12 @@ def test_recipe_page_shows_the_shipped_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "prefix"),
-    [(QuantizeStage, ""), (Calibration, "calibration."), (Distill, "distill.")],
+    [
+        (QuantizeStage, ""),
+        (Calibration, "calibration."),
+        (Distill, "distill."),
+        (Synthesis, "synthesis."),
+    ],
 )
 def test_every_recipe_key_is_documented_with_its_default(settings: Any, prefix: str) -> None:
     rows = dict(

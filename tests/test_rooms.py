@@ -23,7 +23,7 @@ ROWS = (
     {"algorithms"},
     {"model", "data"},
     {"graph"},
-    {"quantize"},
+    {"quantize", "synthesis"},
     {"runtime"},
     {"bench"},
     {"export"},

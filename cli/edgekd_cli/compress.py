@@ -34,7 +34,11 @@ def run(
         typer.Option(help="FILE.py:factory or package.module:factory, for a checkpoint."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help=".npz file, image folder or package.module:factory.")
+        str | None,
+        typer.Option(
+            help=".npz file, image folder or package.module:factory; without it, images are "
+            "made from the model's BatchNorm statistics."
+        ),
     ] = None,
     mean: Annotated[
         str | None, typer.Option(help="Per channel, of pixels / 255: 0.485,0.456,0.406")

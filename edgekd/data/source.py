@@ -33,9 +33,11 @@ __all__ = ["Dataset", "Samples", "open_data"]
 class Dataset:
     """Samples in three disjoint sets, and how to turn them into network inputs.
 
-    ``preprocessing`` is for the input called ``image_input`` (uint8 images); both are None when
+    ``preprocessing`` is for the input called ``image_input`` (uint8 images), which is None when
     inputs are taken as they are. ``fingerprints`` has ``count``, ``sha256`` and ``source`` for each
     of train, calibration and validation. ``notes`` are warnings for the user, one line each.
+    ``input_ranges`` has (lowest, highest) of inputs, by the model's names, that real samples reach
+    and these may not.
     """
 
     train: Samples
@@ -47,6 +49,7 @@ class Dataset:
     image_input: str | None = None
     notes: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)  # the data's input name -> the model's
+    input_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def example(self, batch: int = 2) -> dict[str, Array]:
         """Return ``batch`` calibration samples as network inputs, repeated if there are few."""

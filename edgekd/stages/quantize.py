@@ -171,7 +171,9 @@ def _ranges(
         return {}
     passes = 1 if options.calibration.method == "minmax" else 2
     with _calibration(state, options, "calibration", passes, progress) as samples:
-        return calibrate(model, names, samples, scheme, options.calibration.method)
+        ranges = calibrate(model, names, samples, scheme, options.calibration.method)
+    known = state.data.input_ranges
+    return ranges | {name: known[name] for name in ranges.keys() & known.keys()}
 
 
 def _correct(

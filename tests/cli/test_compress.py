@@ -227,9 +227,3 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(compress, work: Path) -> N
     assert done.returncode == 2
     assert "thesis.txt" in done.stderr
     assert (work / "mine" / "thesis.txt").read_text() == "years of work"
-
-
-def test_without_data_the_way_out_is_named(run_cli, work: Path) -> None:
-    done = run_cli("compress", str(work / "model.pt"), "--out", str(work / "never"))
-    assert done.returncode == 2
-    assert "--data" in done.stderr

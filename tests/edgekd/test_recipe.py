@@ -11,6 +11,7 @@ from edgekd.recipe import (
     Distill,
     QuantizeStage,
     Recipe,
+    Synthesis,
     check_recipe,
     load_recipe,
     recipe_to_yaml,
@@ -53,6 +54,9 @@ recipes = st.builds(
     name=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
     seed=st.integers(0, 2**32 - 1),
     stages=st.lists(stages, min_size=1, max_size=3).map(tuple),
+    synthesis=st.builds(
+        Synthesis, images=st.integers(16, 10**6), batch_size=st.integers(2, 10**4), steps=counts
+    ),
 )
 
 

@@ -1,0 +1,1 @@
+"""Images made from a model itself, for models that come without data."""
