@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "pydantic", "numpy", "sklearn", "yaml")
+HEAVY = ("torch", "onnx", "onnxruntime", "pydantic", "numpy", "sklearn", "yaml", "openvino")
 
 REPORT = """
 import sys
@@ -38,7 +38,7 @@ def test_help_of_a_command_loads_nothing_heavy_of_ours(run_python) -> None:
 
 @pytest.mark.parametrize("args", [["targets"], ["doctor"]])
 def test_small_commands_load_no_framework(run_python, args: list[str]) -> None:
-    assert not loaded(run_python, *args) & {"torch", "onnx", "onnxruntime", "sklearn"}
+    assert not loaded(run_python, *args) & {"torch", "onnx", "onnxruntime", "sklearn", "openvino"}
 
 
 def test_importing_edgekd_is_cheap(run_python) -> None:

@@ -8,6 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekd.runtime import openvino
+
+needs_openvino = pytest.mark.skipif(
+    not openvino.is_installed(), reason='needs OpenVINO: pip install "edgekd[openvino]"'
+)
+
 
 def test_inspect(run_cli, bundle: Path) -> None:
     text = run_cli("inspect", str(bundle)).stdout
@@ -95,7 +101,56 @@ def test_eval_works_without_torch(run_cli, without_torch: str, bundle: Path, dat
     assert done.returncode == 0, done.stderr
 
 
+@needs_openvino
+def test_eval_on_openvino(run_cli, bundle: Path, data: Path) -> None:
+    options = ("eval", str(bundle), "--data", str(data), "--runtime", "openvino")
+    done = run_cli(*options, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["runtime"], found["quality"]["value"]) == ("openvino", 0.75)
+    text = run_cli(*options, "--model", "baseline").stdout
+    assert "top1 of baseline on OpenVINO (f32): 100.00 %" in text
+    assert "same class as the baseline: 100.00 %" in text
+
+
+def test_eval_in_bf16_on_onnxruntime_is_refused(run_cli, bundle: Path, data: Path) -> None:
+    done = run_cli("eval", str(bundle), "--data", str(data), "--precision", "bf16")
+    assert done.returncode == 2
+    assert 'for bf16 choose runtime="openvino"' in done.stderr
+
+
 FEW = ("--processes", "1", "--rounds", "5")
+
+
+@needs_openvino
+def test_bench_on_two_runtimes(run_cli, bundle: Path) -> None:
+    both = ("--runtime", "onnxruntime", "--runtime", "openvino")
+    done = run_cli("bench", str(bundle), *both, *FEW, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["baseline"] == "baseline on onnxruntime"
+    assert set(report["models"]) == {
+        f"{model} on {runtime}"
+        for model in ("compressed", "baseline")
+        for runtime in ("onnxruntime", "openvino")
+    }
+    assert report["runtime"].count("CPU") == 2
+    assert report["protocol"]["primers"] == 1
+
+
+def test_bench_refuses_openvino_for_tensorrt(run_cli, bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "target": {"name": "orin", "runtime": "tensorrt"}}))
+    done = run_cli("bench", str(bundle), "--runtime", "openvino")
+    assert done.returncode == 2
+    assert "its graph is for tensorrt; leave --runtime out" in done.stderr
+
+
+def test_bench_of_an_unknown_runtime(run_cli, bundle: Path) -> None:
+    done = run_cli("bench", str(bundle), "--runtime", "openvino:int4")
+    assert done.returncode == 2
+    assert "onnxruntime, openvino, openvino:bf16" in " ".join(done.stderr.split())
 
 
 def test_bench_of_a_bundle(run_cli, bundle: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from edgekd.recipe import load_recipe
+from edgekd.runtime import openvino
 from edgekd.settings import parse
 
 FAST = {
@@ -55,13 +56,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compress(run_cli, work: Path):
-    def run(*args: str, out: str = "bundle") -> subprocess.CompletedProcess[str]:
+    def run(*args: str, out: str = "bundle", **env: str) -> subprocess.CompletedProcess[str]:
         return run_cli(
             "compress",
             str(work / "model.pt"),
             *("--data", str(work / "data.npz"), "--recipe", str(work / "fast.yaml")),
             *("--out", str(work / out), "--cache", str(work / "cache")),
             *args,
+            **env,
         )
 
     return run
@@ -101,8 +103,68 @@ def test_production_loads_it_without_torch(run_python, compressed: Path, work: P
     assert done.returncode == 0, done.stderr
     accuracy, has_torch = done.stdout.split()
     manifest = json.loads((compressed / "manifest.json").read_text())
-    assert float(accuracy) == pytest.approx(manifest["accuracy"]["compressed"]["value"])
+    (chosen,) = [row for row in manifest["candidates"]["rows"] if row["chosen"]]
+    assert float(accuracy) == pytest.approx(chosen["accuracy"], abs=0.003)  # one image of 360
     assert has_torch == "False"
+
+
+def test_every_runtime_is_measured_and_the_choice_recorded(compressed: Path, compress) -> None:
+    manifest = json.loads((compressed / "manifest.json").read_text())
+    rows = {(row["model"], row["runtime"], row["precision"]): row for row in candidates(manifest)}
+    original = rows["baseline", "onnxruntime", "f32"]
+    assert (original["arithmetic"], original["drop_points"], original["ratio"]) == ("FP32", 0, None)
+    int8 = rows["compressed", "onnxruntime", "f32"]
+    assert int8["arithmetic"] == "INT8"
+    assert int8["quality"] == manifest["accuracy"]["compressed"]
+    expected = 2
+    if openvino.is_installed():
+        expected = 5 if openvino.has_bf16() else 4
+        same = rows["baseline", "openvino", "f32"]["quality"]
+        assert same["agreement"] == 1.0 and same["max_difference"] < 1e-2
+        there = rows["compressed", "openvino", "f32"]
+        assert there["arithmetic"] == "INT8" and there["quality"]["agreement"] > 0.95
+        assert "openvino" in manifest["versions"]
+    assert len(rows) == expected and manifest["candidates"]["skipped"] == []
+    (chosen,) = [row for row in rows.values() if row["chosen"]]
+    deployment = manifest["deployment"]
+    assert all(deployment[key] == chosen[key] for key in ("model", "runtime", "precision"))
+    assert deployment["worth_it"] == ("not worth it" not in deployment["verdict"])
+    page = (compressed / "report.html").read_text()
+    assert "What to run" in page and deployment["verdict"].split(":")[0] in page
+    again = json.loads(compress("--json", "--max-drop", "2").stdout)["manifest"]
+    assert again["candidates"] == manifest["candidates"]  # from the cache, not timed again
+
+
+def candidates(manifest: dict) -> list[dict]:
+    return manifest["candidates"]["rows"]
+
+
+def test_the_runtime_can_be_fixed(compress, compressed, work: Path) -> None:
+    done = compress("--runtime", "onnxruntime", out="fixed")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((work / "fixed" / "manifest.json").read_text())
+    assert {row["runtime"] for row in candidates(manifest)} == {"onnxruntime"}
+    assert "chosen: " in done.stdout and "Quantizing was" in done.stdout
+
+
+BLOCKED = "import sys; sys.modules['openvino'] = None"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], 'needs OpenVINO: pip install "edgekd[openvino]"'),
+        (["--target", "jetson"], "nothing can be timed for jetson-orin-nano (tensorrt, aarch64)"),
+    ],
+)
+def test_asking_for_openvino_in_vain_is_refused_before_any_work(
+    compress, work: Path, tmp_path: Path, args: list[str], words: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED)
+    done = compress("--runtime", "openvino", *args, out="never", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_eval_of_the_bundle_repeats_the_manifest(run_cli, compressed: Path, work: Path) -> None:
@@ -170,6 +232,7 @@ def test_the_jetson_graph_is_symmetric_and_says_where_the_engine_is_built(compre
     assert zero_points and all(z.dtype == np.int8 and not z.any() for z in zero_points)
     manifest = json.loads((work / "jetson" / "manifest.json").read_text())
     assert manifest["latency"] is None
+    assert manifest["candidates"] is None and manifest["deployment"] is None
     assert manifest["parity"]["passed"]
     assert manifest["target_rules"]["passed"] and manifest["target_rules"]["violations"] == []
     assert "zero-points" in manifest["target_rules"]["rules"]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from edgekd_hardware import doctor, probe
-from edgekd_hardware.doctor import installed_version, int8_finding
+from edgekd_hardware.doctor import installed_version, int8_finding, openvino_finding
 from edgekd_hardware.probe import Cpu, probe_cpu
 
 X86 = "model name\t: Some CPU @ 2.0GHz\nflags\t\t: fpu avx2 avx512_vnni\n\nprocessor\t: 1\n"
@@ -59,3 +59,17 @@ def test_a_missing_runtime_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["onnxruntime"].state == "missing"
     assert found["tensorrt"].state == "note"
     assert "edgekd[compress]" in found["compress extra"].advice
+    assert found["openvino"].state == "note"
+    assert 'pip install "edgekd[openvino]"' in found["openvino"].advice
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [({"amx_bf16", "avx2"}, "1.0; bf16 with amx_bf16"), ({"avx2"}, "1.0; no bf16 here")],
+)
+def test_openvino_and_bf16(monkeypatch: pytest.MonkeyPatch, flags: set[str], words: str) -> None:
+    monkeypatch.setattr(doctor, "installed_version", lambda _module: "1.0")
+    finding = openvino_finding(Cpu("some", "x86_64", 2, frozenset(flags)))
+    assert (finding.state, finding.value) == ("ok", words)
+    unknown = openvino_finding(Cpu("some", "riscv64", 2, None))
+    assert unknown.value == "1.0; bf16 unknown here"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.bench import LatencyReport, Protocol, measure, runner
+from edgekd.bench import LatencyReport, Protocol, Variant, measure, runner
 from edgekd.errors import MeasurementError
 
 Make = Callable[..., Path]
@@ -64,6 +64,15 @@ def test_refuses_before_starting_anything(make_model: Make, tmp_path: Path) -> N
         measure({"a": make_model()}, baseline="z")
     with pytest.raises(MeasurementError, match=r"no model file .*none\.onnx"):
         measure({"a": tmp_path / "none.onnx"}, baseline="a")
+
+
+def test_refuses_openvino_where_it_is_missing(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "is_installed", lambda: False)
+    models = {"a": Variant(make_model(), "openvino", "f32")}
+    with pytest.raises(MeasurementError, match=r"not installed: pip install .edgekd\[openvino\]"):
+        measure(models, baseline="a")
 
 
 def test_a_process_that_takes_too_long(make_model: Make) -> None:

@@ -15,6 +15,7 @@ from onnx import TensorProto
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.worker import random_feed, run, time_rounds
 from edgekd.errors import MeasurementError
+from edgekd.runtime import openvino
 from edgekd.spec import TensorSpec
 
 SHORT = Protocol(rounds=5, warmup_ms=0)
@@ -34,6 +35,27 @@ def test_times_every_model_once_a_round(make_model: Make) -> None:
     assert answer["runtime"].startswith("onnxruntime ")
     assert {name: len(times) for name, times in answer["samples_ns"].items()} == {"a": 5, "b": 5}
     assert min(min(times) for times in answer["samples_ns"].values()) > 0
+
+
+@pytest.mark.skipif(
+    not openvino.is_installed(), reason='needs OpenVINO: pip install "edgekd[openvino]"'
+)
+def test_times_runtimes_against_each_other(make_model: Make) -> None:
+    path = make_model("a")
+    models = {"ort": variant(path), "ov": variant(path, "openvino", "f32")}
+    answer = run(models, SHORT, 0)
+    assert answer["runtime"].startswith("onnxruntime ") and ", openvino 20" in answer["runtime"]
+    assert {name: len(times) for name, times in answer["samples_ns"].items()} == {"ort": 5, "ov": 5}
+    with pytest.raises(MeasurementError, match=r"model 'ov' cannot be loaded: .*not 'int4'"):
+        run({**models, "ov": variant(path, "openvino", "int4")}, SHORT, 0)
+
+
+def test_a_primer_is_the_same_models_call_right_before() -> None:
+    log: list[str] = []
+    calls = {name: (lambda name=name: log.append(name)) for name in "ab"}
+    samples = time_rounds(calls, 10, random.Random(0), primers=2)
+    assert len(log) == 60 and all(len(times) == 10 for times in samples.values())
+    assert all(len(set(log[i : i + 3])) == 1 for i in range(0, 60, 3))
 
 
 def test_calls_in_random_order_and_leaves_the_collector_on() -> None:

@@ -15,7 +15,7 @@ PACKAGE = Path(edgekd.__file__).parent
 ON_DEVICE = sorted((PACKAGE / "runtime").glob("*.py")) + [
     PACKAGE / name for name in ("__init__.py", "errors.py", "spec.py", "preprocessing.py")
 ]
-HEAVY = ("torch", "onnx", "pydantic", "typer", "rich", "yaml", "PIL", "sklearn")
+HEAVY = ("torch", "onnx", "pydantic", "typer", "rich", "yaml", "PIL", "sklearn", "openvino")
 
 
 @pytest.mark.parametrize("path", ON_DEVICE, ids=lambda path: path.name)
