@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from edgekd.graph.tensors import add_tensor, clean, constant, free_name, is_op
 from edgekd.quantize.fake import Quantizer, WeightQuantizer
-from edgekd.quantize.operations import WEIGHTED
+from edgekd.quantize.operations import CONVOLUTIONS, WEIGHTED, is_weighted
 from edgekd.quantize.placement import Scheme
 
 quantized = torch.ops.quantized_decomposed
@@ -31,7 +31,7 @@ def convert(module: fx.GraphModule, scheme: Scheme) -> None:
         if isinstance(quantizer, WeightQuantizer):
             _convert_weight(module, node, quantizer)
         elif isinstance(quantizer, Quantizer):
-            _convert_activation(module, node, quantizer)
+            _convert_activation(module, node, quantizer, scheme)
     clean(module)
 
 
@@ -127,7 +127,9 @@ def _dequantize_channels(
         )
 
 
-def _convert_activation(module: fx.GraphModule, node: fx.Node, quantizer: Quantizer) -> None:
+def _convert_activation(
+    module: fx.GraphModule, node: fx.Node, quantizer: Quantizer, scheme: Scheme
+) -> None:
     dtype = torch.int8 if quantizer.qmin < 0 else torch.uint8
     arguments = (
         float(quantizer.scale().item()),
@@ -144,3 +146,37 @@ def _convert_activation(module: fx.GraphModule, node: fx.Node, quantizer: Quanti
             quantized.dequantize_per_tensor.default, (codes, *arguments)
         )
     node.replace_all_uses_with(values)
+    if scheme.quantizes_float_weights:
+        for reader in list(values.users):
+            if is_weighted(module, reader) and reader.args[0] is values:
+                _read_by_channel(module, reader, codes, quantizer)
+
+
+def _read_by_channel(
+    module: fx.GraphModule, layer: fx.Node, codes: fx.Node, quantizer: Quantizer
+) -> None:
+    """Let a float layer read ``codes`` with a step per channel, all of them equal.
+
+    The values are the same, but the runtime quantizes float weights only behind a single step
+    (``weight_bias_quantization.cc`` in ONNX Runtime's qdq_transformer).
+    """
+    weight, value = constant(module, layer.args[1]), layer.meta["val"]
+    assert weight is not None
+    convolution = is_op(layer, *CONVOLUTIONS)
+    groups = int(layer.args[6]) if convolution and len(layer.args) > 6 else 1  # type: ignore
+    axis, channels = 1 if convolution else value.ndim - 1, weight.shape[1] * groups
+    dtype = torch.int8 if quantizer.qmin < 0 else torch.uint8
+    tensors = {
+        "scale": quantizer.scale().detach().expand(channels),
+        "zero_point": torch.full((channels,), quantizer.zero_point, dtype=dtype),
+    }
+    reads = [
+        add_tensor(module, free_name(module, f"{layer.name}_input_{what}"), tensor, before=layer)
+        for what, tensor in tensors.items()
+    ]
+    with module.graph.inserting_before(layer):
+        values = module.graph.call_function(
+            quantized.dequantize_per_channel.default,
+            (codes, *reads, axis, quantizer.qmin, quantizer.qmax, dtype),
+        )
+    layer.args = (values, *layer.args[1:])

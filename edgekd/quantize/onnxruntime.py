@@ -30,7 +30,7 @@ from edgekd.quantize.operations import (
 )
 from edgekd.quantize.placement import NOTHING, Placement, QuantizedTensor, Scheme, node_inputs
 
-SCHEME = Scheme(symmetric=False, integer_bias=True, absorbs_relu=True)
+SCHEME = Scheme(symmetric=False, integer_bias=True, absorbs_relu=True, quantizes_float_weights=True)
 
 
 def place(module: fx.GraphModule, in_float: Mapping[str, str] = NOTHING) -> Placement:

@@ -23,11 +23,14 @@ class Scheme:
     integers behind a DequantizeLinear.
     ``integer_bias``: the bias is int32 with scale (input scale * weight scale); else it is float.
     ``absorbs_relu``: a ReLU in front of a quantizer whose range starts at zero can be left out.
+    ``quantizes_float_weights``: the runtime takes a layer between two quantized tensors for one
+    whose weights were forgotten, and quantizes them itself, with one scale.
     """
 
     symmetric: bool
     integer_bias: bool
     absorbs_relu: bool
+    quantizes_float_weights: bool = False
 
     @property
     def qmin(self) -> int:

@@ -40,6 +40,9 @@ def load():
     return {{"train": pairs(x_train, y_train), "validation": pairs(x_val, y_val),
             "calibration": pairs(blank, np.zeros(8, np.int64))}}
 """
+WRONG_LABELS = BLANK_DATA.replace(
+    '"train": pairs(x_train, y_train)', '"train": pairs(x_train, 0 * y_train)'
+).replace("blank = np.zeros((8, 1, 8, 8))", "blank = x_train[:8]")
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +201,7 @@ def test_json_on_stdout_and_logs_on_stderr(compress, compressed: Path) -> None:
     assert "quantize: already done" in done.stderr
 
 
-def test_a_missed_budget_exits_1_keeps_the_bundle_and_names_the_stage(compress, work) -> None:
+def test_layers_that_calibration_ruined_pay_for_the_budget(compress, work) -> None:
     factory = work / "blank.py"
     factory.write_text(BLANK_DATA.format(path=str(work / "data.npz")))
     recipe = {"name": "blank", "stages": [{**FAST["stages"][0], "distill": None}]}
@@ -208,11 +211,36 @@ def test_a_missed_budget_exits_1_keeps_the_bundle_and_names_the_stage(compress, 
         *("--max-drop", "1", "--max-nfr", "0.5"),
         out="blank",
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "layers quantized alone" in done.stdout
+    assert "went back to float for the accuracy budget" in done.stdout
+    manifest = json.loads((work / "blank" / "manifest.json").read_text())
+    details = manifest["stages"][-1]["details"]
+    assert details["budget"]["held"] and len(details["returned_layers"]) > 0
+    assert manifest["accuracy"]["compressed"]["negative_flips"] <= 0.005
+
+
+def test_a_missed_budget_exits_1_keeps_the_bundle_and_names_the_stage(compress, work) -> None:
+    """Training on labels that are all wrong ruins the weights: float layers are no help then."""
+    factory = work / "wrong.py"
+    factory.write_text(WRONG_LABELS.format(path=str(work / "data.npz")))
+    distill = {"epochs": 1, "hard_label_weight": 1.0, "learning_rate": 0.01, "augment": "none"}
+    recipe = {"name": "wrong", "stages": [{**FAST["stages"][0], "distill": distill}]}
+    (work / "wrong.yaml").write_text(yaml.safe_dump(recipe))
+    done = compress(
+        *("--data", f"{factory}:load", "--recipe", str(work / "wrong.yaml")),
+        *("--max-drop", "1", "--max-nfr", "0.5"),
+        out="wrong",
+    )
     assert done.returncode == 1, done.stderr
     assert "failed: top1 fell by" in done.stdout and "quantize lost" in done.stdout
-    manifest = json.loads((work / "blank" / "manifest.json").read_text())
+    assert "does not hold with all" in done.stdout
+    manifest = json.loads((work / "wrong" / "manifest.json").read_text())
     assert "more than --max-drop 1" in manifest["failed_checks"][0]
     assert "more than --max-nfr 0.5" in manifest["failed_checks"][1]
+    details = manifest["stages"][-1]["details"]
+    assert not details["budget"]["held"] and details["returned_layers"] == []
+    assert manifest["kernels"]["integer_layers"] == manifest["kernels"]["layers_total"]
     assert "Traceback" not in done.stderr
 
 

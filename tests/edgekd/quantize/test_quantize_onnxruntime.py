@@ -11,18 +11,24 @@ from networks import (
     NETWORKS,
     Quantized,
     build,
+    clone,
     conv_bn,
     cosine,
     network,
     output_tensors,
     quantize,
+    refresh,
     run_onnx,
     samples,
 )
 from torch import Tensor, nn
 
 from edgekd.export.kernels import LAYERS, POOLINGS, SUMS, KernelReport, read_kernels
+from edgekd.export.onnx import export_onnx
 from edgekd.quantize import onnxruntime
+from edgekd.quantize.calibrate import calibrate
+from edgekd.quantize.convert import convert
+from edgekd.quantize.prepare import prepare
 
 ALL_INTEGER = ("chain", "resnet", "mobile", "concat", "hardswish", "two_inputs", "mlp", "signal")
 FLOAT_REASON = "its output is the model's output, kept in full resolution"
@@ -102,6 +108,24 @@ def test_layers_named_by_the_caller_stay_in_float() -> None:
     everything = onnxruntime.place(graph)
     assert placement.reasons == {name: why}
     assert len(placement.weights) == len(everything.weights) - 1
+
+
+@pytest.mark.parametrize(("name", "layer"), [("chain", "b.0"), ("mobile", "depth.0")])
+def test_onnx_runtime_does_not_quantize_what_was_left_in_float(name: str, layer: str) -> None:
+    found = journey(name)[0]
+    placement = onnxruntime.place(found.graph, {layer: "asked for"})
+    names = [tensor.node for tensor in placement.tensors]
+    ranges = calibrate(found.graph, names, lambda: [found.inputs], onnxruntime.SCHEME, "minmax")
+    module = clone(found.graph)
+    prepare(module, placement, onnxruntime.SCHEME, ranges)
+    fake = found.outputs(module)[0]
+    convert(module, onnxruntime.SCHEME)
+    example = tuple(x[:2] for x in found.inputs)
+    model = export_onnx(refresh(module, example), example, found.spec, opset=17)
+    layers = read_kernels(model, placement.reasons).layers
+    assert {x.name: x.reason for x in layers if x.precision != "int8"} == {layer: "asked for"}
+    (in_runtime,) = run_onnx(model, found.spec, *found.inputs)
+    assert float((fake - torch.from_numpy(in_runtime)).abs().max()) < 0.02 * float(fake.abs().max())
 
 
 def test_a_transformer_runs_its_layers_on_integers() -> None:
