@@ -137,4 +137,5 @@ def _prove(job: Job, step: Step, progress: Progress) -> Parity:
     """Compare the exported model with the torch model that it was exported from."""
     spec, data = job.loaded.spec, job.data
     in_torch, _ = predict_all(torch_predictor(step.model), data, data.validation, spec, progress)
-    return parity(step.outputs, in_torch, step.targets)
+    float16 = job.profile.float_type == "float16"
+    return parity(step.outputs, in_torch, step.targets, float16=float16)

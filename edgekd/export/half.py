@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from edgekd.errors import ExportError
+from edgekd.export.fine_steps import widen_steps
 from edgekd.export.half_graph import float_constant, rounded, too_fine, write_half
 from edgekd.export.quantized_graph import QuantizedGraph
 
@@ -58,6 +59,7 @@ def to_half(model: bytes) -> Half:
     """
     proto = shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True)
     _store_constants(proto.graph)
+    widen_steps(proto.graph)
     graph = QuantizedGraph(proto)
     _check(graph)
     unfit = dict(_unfit(graph))

@@ -23,6 +23,7 @@ from edgekd.spec import ModelSpec
 
 MIN_AGREEMENT = 0.995  # top-1 class equal, or mean cosine similarity of the outputs
 MAX_ACCURACY_GAP = 0.2  # percentage points
+HALF_TOLERANCE = 0.01  # of both, where the exported model rounds to FP16 and the torch model not
 
 Array = np.ndarray[Any, Any]
 Outputs = tuple[Array, ...]
@@ -36,12 +37,14 @@ class Parity:
     ``agreement``: share of samples with the same top-1 class, or mean cosine similarity where
     there are no classes. ``accuracy_gap_points``: absolute difference of the headline metric, in
     percentage points. ``max_difference``: largest absolute difference of any output value.
+    ``float16``: the exported model rounds to FP16, so that more may differ.
     """
 
     samples: int
     agreement: float
     accuracy_gap_points: float
     max_difference: float
+    float16: bool = False
 
     @property
     def passed(self) -> bool:
@@ -50,8 +53,10 @@ class Parity:
         On small validation sets one sample is allowed to differ whatever its share.
         """
         one = 1.0 / max(1, self.samples)
-        agreement = 1.0 - self.agreement <= max(1.0 - MIN_AGREEMENT, one) + 1e-9
-        gap = self.accuracy_gap_points <= max(MAX_ACCURACY_GAP, 100.0 * one) + 1e-9
+        differing = HALF_TOLERANCE if self.float16 else 1.0 - MIN_AGREEMENT
+        gap_limit = 100.0 * HALF_TOLERANCE if self.float16 else MAX_ACCURACY_GAP
+        agreement = 1.0 - self.agreement <= max(differing, one) + 1e-9
+        gap = self.accuracy_gap_points <= max(gap_limit, 100.0 * one) + 1e-9
         return agreement and gap
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,7 +119,9 @@ def predict_all(
     return joined, np.concatenate(targets) if targets else None
 
 
-def parity(exported: Outputs, original: Outputs, targets: Array | None) -> Parity:
+def parity(
+    exported: Outputs, original: Outputs, targets: Array | None, *, float16: bool = False
+) -> Parity:
     """Compare two sets of outputs of what should be the same model.
 
     The agreement is that of the output that agrees least.
@@ -129,4 +136,5 @@ def parity(exported: Outputs, original: Outputs, targets: Array | None) -> Parit
         min(agreements),
         100.0 * abs(found.value - reference.value),
         found.max_difference or 0.0,
+        float16,
     )

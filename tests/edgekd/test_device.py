@@ -16,6 +16,7 @@ MINIMAL = "name: board\ntitle: My board\nupdated: 2026-01-02\nruntime: tensorrt\
         ("x86", "cpu"),
         ("jetson", "jetson-orin-nano"),
         ("JETSON", "jetson-orin-nano"),
+        ("jetson-jetpack7", "jetson-orin-nano-jetpack7"),
         ("pi5", "raspberry-pi-5"),
         ("raspberry-pi", "raspberry-pi-5"),
     ],
@@ -41,6 +42,15 @@ def test_own_file_with_defaults(tmp_path: Path) -> None:
     assert (profile.name, profile.threads, profile.recipe) == ("board", 1, "int8-distilled")
     with pytest.raises(ValidationError, match="frozen"):
         profile.opset = 20  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("runtime", "opset"), [("onnxruntime", 20), ("tensorrt", 18)])
+def test_float16_needs_tensorrt_and_a_new_opset(tmp_path: Path, runtime: str, opset: int) -> None:
+    path = tmp_path / "board.yaml"
+    own = MINIMAL.replace("tensorrt", runtime).replace("17", str(opset))
+    path.write_text(f"{own}float_type: float16\n")
+    with pytest.raises(ProfileError, match="float16 needs runtime: tensorrt and opset: 19"):
+        load_profile(str(path))
 
 
 def test_every_mistake_is_in_one_line(tmp_path: Path) -> None:

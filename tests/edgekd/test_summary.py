@@ -3,13 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+from networks import network, quantize
 from tensorrt_graphs import exported, good_block, spoiled, uint8
 
 from edgekd.device import load_profile
+from edgekd.export.onnx import export_onnx
 from edgekd.export.parity import Parity
 from edgekd.metrics import Budget, Quality
 from edgekd.steps import Step
-from edgekd.summary import broken_rules, failed_checks, version_notes
+from edgekd.summary import (
+    broken_rules,
+    failed_checks,
+    quantization_notes,
+    target_notes,
+    version_notes,
+)
 
 PASSED = Parity(10, 1.0, 0.0, 0.0)
 NO_BUDGET = Budget()
@@ -61,3 +69,30 @@ def test_what_the_oldest_tensorrt_lacks_becomes_a_note() -> None:
     assert "LayerNormalization" in note and "8.5" in note
     assert version_notes(load_profile("cpu"), last) == []
     assert version_notes(load_profile("jetson"), step(exported("mlp"))) == []
+    assert version_notes(load_profile("jetson-jetpack7"), last) == []
+
+
+def test_a_layer_norm_in_parts_is_noted_for_float16() -> None:
+    net, inputs = network("transformer")
+    found = quantize(net, *inputs, runtime="tensorrt")
+    example = tuple(x[:2] for x in inputs)
+    model = export_onnx(found.converted, example, found.spec, opset=17, layer_norm="decomposed")
+    (note,) = version_notes(load_profile("jetson"), step(model))
+    assert "build without --fp16" in note and "layer_norm: operator" in note
+
+
+def test_each_version_of_tensorrt_gets_its_flags() -> None:
+    (older,), (newer,) = (target_notes(load_profile(n)) for n in ("jetson", "jetson-jetpack7"))
+    assert "--saveEngine=model.engine --int8 --fp16 (TensorRT 8.5 to 10" in older
+    assert "--saveEngine=model.engine (TensorRT 11;" in newer and "--int8" not in newer
+
+
+def test_what_stayed_in_float32_and_what_is_dead_is_noted() -> None:
+    last = step(b"")
+    last.record["details"] = {
+        "kept_float32": {"up": "its constant 1e+06 is larger than FP16's 65504"},
+        "zero_ranges": [f"relu_{i}" for i in range(7)],
+    }
+    kept, dead = quantization_notes(last)
+    assert kept == "up stays in FP32: its constant 1e+06 is larger than FP16's 65504"
+    assert dead.startswith("the range of relu_0, relu_1, relu_2, relu_3, relu_4 and 2 more is zero")

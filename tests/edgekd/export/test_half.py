@@ -118,6 +118,22 @@ def test_a_layer_with_numbers_that_fp16_cannot_hold_stays_in_float32(
     assert found.types[next(n for n in found.nodes if n.name == "sum").input[1]] == HALF
 
 
+def test_an_almost_dead_channel_is_widened_instead() -> None:
+    def change(model: onnx.ModelProto) -> None:
+        set_scale(model, "a", 0.001, 6)
+        store(model, "a_scale", np.array([1e-3, 1e-3, 1e-9, 1e-3, 1e-6, 1e-3], np.float32))
+
+    half = block(change)
+    assert half.kept == {}
+    found = graph(half)
+    reader = next(n for n in found.nodes if n.name == "dq_a")
+    codes, steps = found.value(reader.input[0]), found.value(reader.input[1])
+    assert codes is not None and steps is not None
+    np.testing.assert_allclose(np.asarray(steps, np.float64)[[2, 4]], 2.0**-16)
+    assert not codes[2].any() and np.abs(codes[4].astype(int)).max() == round(127e-6 * 2**16)
+    assert np.abs(codes[0].astype(int)).max() == 127
+
+
 def test_an_activation_with_fine_steps_is_quantized_in_float32() -> None:
     half = block(lambda m: set_scale(m, "h", 1e-6))
     found = graph(half)
