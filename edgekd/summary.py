@@ -109,9 +109,10 @@ def _rules(broken: Violations | None) -> dict[str, Any] | None:
 
 def _kernels(profile: DeviceProfile, step: Step) -> KernelReport:
     """Return the precision of every layer: as built where that can be seen, else as asked for."""
+    reasons = step.record["details"].get("float_reasons", {})
     if profile.runtime == "onnxruntime":
-        return read_kernels(step.onnx, step.record["details"].get("float_reasons", {}))
-    return read_placement(step.onnx, profile.runtime)
+        return read_kernels(step.onnx, reasons)
+    return read_placement(step.onnx, profile.runtime, reasons)
 
 
 def build_manifest(

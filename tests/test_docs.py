@@ -156,7 +156,7 @@ def test_every_recipe_key_is_documented_with_its_default(settings: Any, prefix: 
         if isinstance(default, bool):
             assert shown == str(default).lower()
         elif name != "distill":
-            assert shown == str(default), name
+            assert shown == str(list(default) if isinstance(default, tuple) else default), name
 
 
 def test_architecture_draws_the_rows_that_the_tests_enforce() -> None:

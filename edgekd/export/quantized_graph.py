@@ -41,6 +41,14 @@ class QuantizedGraph:
             stored[node.output[0]] = tensor or numpy_helper.from_array(np.asarray(value))
         return stored
 
+    @cached_property
+    def types(self) -> dict[str, int]:
+        """Return the ONNX element type of every tensor of which the file says it."""
+        graph = self.model.graph
+        values = [*graph.input, *graph.value_info, *graph.output]
+        found = {value.name: int(value.type.tensor_type.elem_type) for value in values}
+        return found | {name: int(tensor.data_type) for name, tensor in self.constants.items()}
+
     def of(self, *types: str) -> list[NodeProto]:
         """Return the nodes of these types."""
         return [node for node in self.nodes if node.op_type in types]

@@ -25,6 +25,7 @@ from onnx import NodeProto, TensorProto
 from edgekd.export.quantized_graph import QuantizedGraph
 
 NEWEST_OPSET = 17  # of TensorRT 8.5 and 8.6
+OPSET_OF_BLOCKS = 21  # the first in which a block of values shares a scale
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Neither in the 8.5 nor in the 10.15 list of operators; tests ask the parser of TensorRT 11, too.
 # fmt: off
@@ -107,9 +108,13 @@ def signed_int8(graph: QuantizedGraph) -> Found:
 
     The parser reads uint8 with the zero point 0 as if it were int8, with a warning, so numbers
     above 127 are cut off. A QuantizeLinear without a zero point writes uint8 in ONNX and int8 in
-    TensorRT. FP8 and 4 bits are younger than TensorRT 8.5. int32 is left to the rule on biases.
+    TensorRT. FP8 is younger than TensorRT 8.5. So are weights of 4 bits in blocks (Guide,
+    "Quantized Weights": TensorRT 10), which need the opset that brought blocks. int32 is left to
+    the rule on biases.
     """
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
+        if graph.newest_opset >= OPSET_OF_BLOCKS and _in_blocks(node):
+            continue
         kind = _quantized_type(graph, node)
         if kind not in (None, TensorProto.INT8, TensorProto.INT32):
             name = TensorProto.DataType.Name(kind).lower()
@@ -166,6 +171,8 @@ def weight_scales(graph: QuantizedGraph) -> Found:
     """
     for layer, reader in _weight_readers(graph):
         steps = [reader, graph.made_by(reader.input[0], "QuantizeLinear")]
+        if _in_blocks(reader):
+            continue
         weight = graph.constants.get(graph.source(reader))
         wanted = None if weight is None else _output_axis(graph, layer, len(weight.dims))
         if weight is None or wanted is None:
@@ -205,14 +212,15 @@ def stored_weights(graph: QuantizedGraph) -> Found:
 
 
 def both_operands(graph: QuantizedGraph) -> Found:
-    """A layer has quantizers on data and weight, or on neither.
+    """A layer has quantizers on data and weight, or on neither; weights in blocks stand alone.
 
     Source: Guide, "Q/DQ Layer-Placement Recommendations" (quantize all inputs of weighted
     operations).
     """
     for layer in graph.of(*WEIGHTED):
-        found = [graph.dequantizer(name) is not None for name in layer.input[:2]]
-        if sum(found) == 1:
+        readers = [graph.dequantizer(name) for name in layer.input[:2]]
+        found = [reader is not None for reader in readers]
+        if sum(found) == 1 and not any(_in_blocks(reader) for reader in readers if reader):
             missing = "weight" if found[0] else "data"
             yield layer, f"its {missing} is not quantized: quantize both operands or none"
 
@@ -312,6 +320,11 @@ def _every_node(graph: onnx.GraphProto) -> Iterator[NodeProto]:
         for attribute in node.attribute:
             for body in [attribute.g, *attribute.graphs]:
                 yield from _every_node(body)
+
+
+def _in_blocks(quantizer: NodeProto) -> bool:
+    """Tell whether several values along an axis share a scale: weight-only quantization."""
+    return _attribute(quantizer, "block_size", 0) > 0
 
 
 def _attribute(node: NodeProto, name: str, default: int) -> int:
