@@ -53,7 +53,7 @@ Bits = Literal["w8a8", "w4a8", "w4a16", "float"]
 
 
 class LayerBits(Settings):
-    """The ``bits`` of all layers whose name fits the pattern ``match`` (``*``, ``?``, ``[abc]``)."""
+    """The ``bits`` of all layers whose name fits ``match``: ``*`` stands for any characters."""
 
     match: Annotated[str, Field(min_length=1)]
     bits: Bits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,7 @@ def _record(
         "drop_points": drop_points(quality, original),
         "quality": quality.to_dict(),
         "model_bytes": len(onnx),
+        "compressed_bytes": len(zlib.compress(onnx)),
         "latency": None if latency is None else latency.to_dict(samples=True),
         "seconds": round(seconds, 2),
         "details": details,

@@ -24,8 +24,11 @@ from edgekd.quantize import tensorrt as tensorrt_rules
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.convert import convert
 from edgekd.quantize.fake import Quantizer
+from edgekd.quantize.layer_bits import formats as weight_formats
+from edgekd.quantize.layer_bits import in_float, layer_bits
 from edgekd.quantize.placement import Placement
 from edgekd.quantize.prepare import prepare
+from edgekd.recipe import QuantizeStage
 from edgekd.spec import ModelSpec
 
 Example = tuple[Tensor, ...]
@@ -111,20 +114,30 @@ class Quantized:
 
 @torch.no_grad()
 def quantize(
-    net: nn.Module, *inputs: Tensor, runtime: str = "onnxruntime", method: Any = "minmax"
+    net: nn.Module,
+    *inputs: Tensor,
+    runtime: str = "onnxruntime",
+    method: Any = "minmax",
+    **bits: Any,
 ) -> Quantized:
-    """Take ``net`` through placement, calibration on ``inputs`` and conversion, untrained."""
+    """Take ``net`` through placement, calibration on ``inputs`` and conversion, untrained.
+
+    ``bits`` are keys of the recipe's quantize stage.
+    """
+    options = QuantizeStage(stage="quantize", **bits)
     rules = RULES[runtime]
     example = tuple(x[:2] for x in inputs)
     traced, spec = trace(net, *example)
     graph = clone(traced)
     canonicalize(graph)
     graph = refresh(graph, example)
-    placement = rules.place(graph)
+    wanted = layer_bits(graph, options, opset=21)
+    placement = rules.place(graph, in_float(wanted))
     names = [tensor.node for tensor in placement.tensors]
     ranges = calibrate(graph, names, lambda: [inputs], rules.SCHEME, method)
     fake = clone(graph)
-    quantizers = prepare(fake, placement, rules.SCHEME, ranges)
+    formats = weight_formats(wanted, options.group_size)
+    quantizers = prepare(fake, placement, rules.SCHEME, ranges, formats)
     converted = clone(fake)
     convert(converted, rules.SCHEME)
     converted = refresh(converted, example)

@@ -161,7 +161,8 @@ def test_every_recipe_key_is_documented_with_its_default(settings: Any, prefix: 
         if isinstance(default, bool):
             assert shown == str(default).lower()
         elif name != "distill":
-            assert shown == ("null" if default is None else str(default)), name
+            plain = list(default) if isinstance(default, tuple) else default
+            assert shown == ("null" if plain is None else str(plain)), name
 
 
 def test_architecture_draws_the_rows_that_the_tests_enforce() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="The folder that compress wrote.")],
     as_json: Json = False,
 ) -> None:
-    """Show inputs, outputs, precision per layer, sizes and provenance of a bundle."""
+    """Show inputs, outputs, bits and kernel per layer, sizes and provenance of a bundle."""
     from edgekd.runtime.bundle import read_manifest, verify
 
     manifest = read_manifest(bundle)
@@ -66,14 +66,22 @@ def _show_layers(data: Mapping[str, Any]) -> None:
         (
             str(layer["name"]),
             layer["op"],
+            layer.get("bits", layer["precision"]),
             layer["kernel"],
-            layer["precision"],
+            _scales(layer.get("weight_scales")),
+            _scales([layer["input_scale"]] if layer.get("input_scale") else None),
             layer["reason"] or "",
         )
         for layer in layers
     ]
     if rows:
-        show_table(("layer", "operator", "kernel", "precision", "why not integer"), rows)
+        columns = ("layer", "operator", "bits", "kernel", ">weight scales", ">input scale")
+        show_table((*columns, "why in float"), rows)
+
+
+def _scales(values: Sequence[float] | None) -> str:
+    """Return steps as ``smallest..largest``, one number where they are equal."""
+    return "" if not values else "..".join(dict.fromkeys(f"{value:.3g}" for value in values))
 
 
 PROVENANCE = ("created", "edgekd", "source", "versions", "seed", "data", "failed_checks")

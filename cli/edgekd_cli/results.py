@@ -67,6 +67,10 @@ def show_kernels(kernels: Record) -> None:
         f"{kernels['integer_layers']} of {kernels['layers_total']} convolutions and matrix "
         f"products, {kernels['integer_sums']} of {kernels['sums_total']} sums and products"
     )
+    if kernels.get("bits"):
+        show_line(
+            "bits: " + ", ".join(f"{count} {bits}" for bits, count in kernels["bits"].items())
+        )
     for layer in kernels["layers"]:
         if layer["precision"] != "int8":
             reason = layer["reason"] or "no reason known"

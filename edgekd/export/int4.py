@@ -10,6 +10,7 @@ pattern. A Max or Min is not taken for one, so these stand there instead. (Rules
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -21,14 +22,14 @@ from edgekd.quantize.convert import quantized
 
 
 def _dequantize(
-    codes: Any, scale: Any, zero_point: Any, low: int, high: int, kind: int, size: int, output: int
+    codes: Any, scale: Any, _zero: Any, _low: int, _high: int, _dtype: int, size: int, _output: int
 ) -> Any:
     """Translate ``dequantize_per_channel_group``; all zero points are 0 and left out."""
     return opset21.DequantizeLinear(codes, scale, axis=1, block_size=size)
 
 
 # For torch.onnx.export, which does not know the operator.
-TRANSLATIONS = {
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     quantized.dequantize_per_channel_group.default: _dequantize,
 }
 
@@ -56,7 +57,7 @@ def _store(graph: ir.Graph, node: ir.Node) -> None:
 
 def _replace(stored: ir.Value, tensor: ir.TensorProtocol) -> None:
     stored.const_value = tensor
-    stored.shape, stored.type = ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
+    stored.shape, stored.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
 
 
 def _read_transposed(graph: ir.Graph, user: ir.Node, weight: ir.Value) -> None:

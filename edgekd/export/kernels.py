@@ -13,9 +13,9 @@ import onnx
 import onnxruntime
 
 from edgekd.errors import ExportError
+from edgekd.export.layer_formats import LAYERS, layer_format
 from edgekd.export.quantized_graph import QuantizedGraph
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 SUMS = ("Add", "Mul")
 POOLINGS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 INTEGER_KERNELS = (
@@ -37,14 +37,17 @@ INTEGER_KERNELS = (
 class LayerKernel:
     """One layer of the exported graph and the kernel that runs it.
 
-    ``precision`` is ``int8``, ``float16`` or ``float32``; ``reason`` says why a layer stayed in
-    float.
+    ``precision`` is ``int8`` for an integer kernel, else ``float16`` or ``float32``; ``reason`` says
+    why a layer stayed in float. ``bits``, ``weight_scales`` and ``input_scale``: see ``LayerFormat``.
     """
 
     name: str
     op: str
     kernel: str
     precision: str
+    bits: str
+    weight_scales: tuple[float, float] | None = None
+    input_scale: float | None = None
     reason: str = ""
 
 
@@ -70,6 +73,7 @@ class KernelReport:
             "layers_total": layers_all,
             "integer_sums": sums,
             "sums_total": sums_all,
+            "bits": dict(Counter(layer.bits for layer in self.layers if layer.op in LAYERS)),
             "operations": self.operations,
             "layers": [asdict(layer) for layer in self.layers],
         }
@@ -85,8 +89,9 @@ def read_kernels(model: bytes, reasons: dict[str, str] | None = None) -> KernelR
     optimised = _optimised(model)
     kernels = {node.name: node.op_type for node in optimised.graph.node}
     names = {node.name for node in written.graph.node}
+    graph = QuantizedGraph(written)
     layers = [
-        _layer(written.graph, node, _kernel_of(node.name, kernels, names), reasons or {})
+        _layer(graph, node, _kernel_of(node.name, kernels, names), reasons or {})
         for node in written.graph.node
         if node.op_type in (*LAYERS, *SUMS, *POOLINGS)
     ]
@@ -108,16 +113,12 @@ def read_placement(
     """
     graph = QuantizedGraph(onnx.load_from_string(model))
     layers = []
-    for node in graph.nodes:
-        if node.op_type not in (*LAYERS, *SUMS):
-            continue
+    for node in graph.of(*LAYERS, *SUMS):
         found = [graph.dequantizer(name) is not None for name in node.input[:2]]
         integer = any(found) if node.op_type in SUMS else all(found)
-        cause = (reasons or {}).get(node.name, "no quantizer on its inputs")
-        reason = "" if integer else cause
-        half = graph.types.get(node.output[0]) == onnx.TensorProto.FLOAT16
-        precision = "int8" if integer else "float16" if half else "float32"
-        layers.append(LayerKernel(node.name, node.op_type, "by placement", precision, reason))
+        known = (reasons or {}).get(node.name)
+        reason = "" if integer else known or "no quantizer on its inputs"
+        layers.append(_described(graph, node, "by placement", integer, reason))
     return KernelReport(
         runtime=f"{runtime} (by placement, not built here)",
         layers=tuple(layers),
@@ -147,12 +148,24 @@ def _optimised(model: bytes) -> onnx.ModelProto:
 
 
 def _layer(
-    graph: onnx.GraphProto, node: onnx.NodeProto, kernel: str, reasons: dict[str, str]
+    graph: QuantizedGraph, node: onnx.NodeProto, kernel: str, reasons: dict[str, str]
 ) -> LayerKernel:
     if kernel in INTEGER_KERNELS:
-        return LayerKernel(node.name, node.op_type, kernel, "int8")
-    reason = reasons.get(node.name) or _float_reason(graph, node)
-    return LayerKernel(node.name, node.op_type, kernel or "fused away", "float32", reason)
+        return _described(graph, node, kernel, True, "")
+    reason = reasons.get(node.name)
+    if reason is None and not kernel:
+        reason = "it is computed inside another kernel"
+    reason = reason or _float_reason(graph.model.graph, node)
+    return _described(graph, node, kernel or "fused away", False, reason)
+
+
+def _described(
+    graph: QuantizedGraph, node: onnx.NodeProto, kernel: str, integer: bool, reason: str
+) -> LayerKernel:
+    found = layer_format(graph, node, integer=integer)
+    in_float = "float16" if found.bits == "fp16" else "float32"
+    precision = "int8" if integer else in_float
+    return LayerKernel(node.name, node.op_type, kernel, precision, **asdict(found), reason=reason)
 
 
 def _kernel_of(name: str, kernels: dict[str, str], names: set[str]) -> str:

@@ -37,6 +37,10 @@ def layer_bits(module: fx.GraphModule, options: QuantizeStage, opset: int) -> di
     selections = {n for n, x in layers.items() if is_op(x, *CONVOLUTIONS) and is_selection(x)}
     names = [name for name in layers if name not in selections]
     found = resolve(names, options.bits, options.layers, keep_ends=options.keep_ends)
+    if found and set(found.values()) == {"float"}:
+        raise StageError(
+            "quantize: the recipe leaves every layer in float: give some of them other bits"
+        )
     for name, bits in found.items():
         if bits == "w4a16":
             _check_groups(module, layers[name], options.group_size, opset)

@@ -94,9 +94,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
     placement = place(float_model, in_float(bits))
     if not placement.weights and not weight_formats:
         raise StageError(
-            "quantize: the recipe leaves every layer in float: give some of them other bits"
-            if bits
-            else "quantize: the model has no convolution or linear layer with a stored weight"
+            "quantize: the model has no convolution or linear layer with a stored weight"
         )
     _check_weights(float_model, placement)
     ranges = _ranges(state, options, float_model, placement, scheme, progress)

@@ -37,6 +37,7 @@ def classifier(weight: np.ndarray) -> bytes:
 
 def manifest() -> dict[str, Any]:
     layer = {"name": "fc", "op": "MatMul", "kernel": "QLinearMatMul", "precision": "int8"}
+    layer |= {"bits": "w4a8", "weight_scales": [0.0123, 0.456], "input_scale": 0.03125}
     floating = {"name": "pool[0]", "op": "ReduceMean", "kernel": "ReduceMean"}
     duet = {"original": {"median_ms": 2.0, "ratio": None}, "quantize": {"median_ms": 1, "ratio": 2}}
     stage = {"metric": "top1", "drop_points": 0.0, "model_bytes": 2000, "seconds": 3.0}

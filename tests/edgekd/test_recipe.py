@@ -9,6 +9,7 @@ from edgekd.errors import RecipeError
 from edgekd.recipe import (
     Calibration,
     Distill,
+    LayerBits,
     QuantizeStage,
     Recipe,
     Synthesis,
@@ -34,6 +35,7 @@ distills = st.builds(
     ema=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
     mixed_precision=st.booleans(),
 )
+bits = st.sampled_from(["w8a8", "w4a8", "w4a16", "float"])
 stages = st.builds(
     QuantizeStage,
     stage=st.just("quantize"),
@@ -42,6 +44,10 @@ stages = st.builds(
         samples=counts,
         method=st.sampled_from(["minmax", "percentile", "mse", "entropy"]),
     ),
+    bits=bits,
+    keep_ends=st.booleans(),
+    group_size=st.sampled_from([16, 32, 64, 128, 256]),
+    layers=st.lists(st.builds(LayerBits, match=st.text(min_size=1), bits=bits)).map(tuple),
     equalize=st.booleans(),
     rounding=st.sampled_from(["nearest", "adaround"]),
     rounding_steps=counts,
@@ -136,6 +142,10 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
             "distill.loss: 'topk-kl' is not one of .*did you mean top-k-kl",
         ),
         ("name: a\nstages: [{stage: quantize, equalize: 1}]", "equalize"),
+        ("name: a\nstages: [{stage: quantize, bits: w4a4}]", "did you mean w4a8"),
+        ("name: a\nstages: [{stage: quantize, group_size: 48}]", "group_size"),
+        ("name: a\nstages: [{stage: quantize, layers: [{match: '*'}]}]", r"layers\[0\].bits"),
+        ("name: a\nstages: [{stage: quantize, layers: [{math: a, bits: float}]}]", "mean match"),
         ("name: a\nstages: [{stage: quantize, bias_correction: 'yes'}]", "bias_correction"),
         ("name: a\nstages: [{stage: quantize, rounding: adaruond}]", "did you mean adaround"),
         ("name: a\nstages: [{stage: quantize, rounding_steps: 0}]", "rounding_steps"),

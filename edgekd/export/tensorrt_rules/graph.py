@@ -28,6 +28,11 @@ def every_node(graph: onnx.GraphProto) -> Iterator[NodeProto]:
                 yield from every_node(body)
 
 
+def in_blocks(quantizer: NodeProto) -> bool:
+    """Tell whether several values along an axis share a scale: weight-only quantization."""
+    return attribute(quantizer, "block_size", 0) > 0
+
+
 def attribute(node: NodeProto, name: str, default: int) -> int:
     """Return an integer attribute."""
     return next((a.i for a in node.attribute if a.name == name), default)

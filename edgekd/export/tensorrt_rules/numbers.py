@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from edgekd.export.quantized_graph import QuantizedGraph
-from edgekd.export.tensorrt_rules.graph import Found, quantized_type
+from edgekd.export.tensorrt_rules.graph import Found, in_blocks, quantized_type
+
+OPSET_OF_BLOCKS = 21  # the first in which a block of values shares a scale
 
 
 def signed_int8(graph: QuantizedGraph) -> Found:
@@ -15,9 +17,13 @@ def signed_int8(graph: QuantizedGraph) -> Found:
 
     The parser reads uint8 with the zero point 0 as if it were int8, with a warning, so numbers
     above 127 are cut off. A QuantizeLinear without a zero point writes uint8 in ONNX and int8 in
-    TensorRT. FP8 and 4 bits are younger than TensorRT 8.5. int32 is left to the rule on biases.
+    TensorRT. FP8 is younger than TensorRT 8.5. So are weights of 4 bits in blocks (Guide,
+    "Quantized Weights": TensorRT 10), which need the opset that brought blocks. int32 is left to
+    the rule on biases.
     """
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
+        if graph.newest_opset >= OPSET_OF_BLOCKS and in_blocks(node):
+            continue
         kind = quantized_type(graph, node)
         if kind not in (None, TensorProto.INT8, TensorProto.INT32):
             name = TensorProto.DataType.Name(kind).lower()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from onnx import NodeProto, TensorProto
 
 from edgekd.export.quantized_graph import QuantizedGraph
-from edgekd.export.tensorrt_rules.graph import WEIGHTED, Found, attribute, quantized_type
+from edgekd.export.tensorrt_rules.graph import WEIGHTED, Found, attribute, in_blocks, quantized_type
 
 
 def weight_scales(graph: QuantizedGraph) -> Found:
@@ -17,6 +17,8 @@ def weight_scales(graph: QuantizedGraph) -> Found:
     Source: API (as many scales as the axis is long); Model Optimizer for the axes.
     """
     for layer, reader in _weight_readers(graph):
+        if in_blocks(reader):
+            continue
         steps = [reader, graph.made_by(reader.input[0], "QuantizeLinear")]
         weight = graph.constants.get(graph.source(reader))
         wanted = None if weight is None else _output_axis(graph, layer, len(weight.dims))
@@ -57,14 +59,15 @@ def stored_weights(graph: QuantizedGraph) -> Found:
 
 
 def both_operands(graph: QuantizedGraph) -> Found:
-    """A layer has quantizers on data and weight, or on neither.
+    """A layer has quantizers on data and weight, or on neither; weights in blocks stand alone.
 
     Source: Guide, "Q/DQ Layer-Placement Recommendations" (quantize all inputs of weighted
     operations).
     """
     for layer in graph.of(*WEIGHTED):
-        found = [graph.dequantizer(name) is not None for name in layer.input[:2]]
-        if sum(found) == 1:
+        readers = [graph.dequantizer(name) for name in layer.input[:2]]
+        found = [reader is not None for reader in readers]
+        if sum(found) == 1 and not any(in_blocks(reader) for reader in readers if reader):
             missing = "weight" if found[0] else "data"
             yield layer, f"its {missing} is not quantized: quantize both operands or none"
 

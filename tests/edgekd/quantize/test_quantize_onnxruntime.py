@@ -135,7 +135,9 @@ def test_a_transformer_runs_its_layers_on_integers() -> None:
         assert layers[name].precision == "int8"
     # Residual sums feed LayerNorm, which is in float: quantizing them would gain nothing.
     assert layers["mean"].reason == "ONNX Runtime has no integer kernel for ReduceMean"
-    assert set(found.placement.reasons) == {"add", "add_1"}
+    reasons = found.placement.reasons
+    assert set(reasons) == {"add", "add_1"}
+    assert {name: layers[name].reason for name in reasons} == reasons  # not one read off the graph
 
 
 def test_weights_are_stored_as_integers() -> None:
