@@ -51,10 +51,12 @@ def main() -> None:
     held_out, training = files[: len(files) // 8], files[len(files) // 8 :]
     validation = _spans(held_out, SAMPLES["val"], draw)
     train = _spans(training, SAMPLES["train"], draw)
-    arrays = {"ids_train": train[0], "mask_train": train[1]}
-    np.savez_compressed(
-        options.data, **arrays, ids_val=validation[0], mask_val=validation[1]
-    )
+    arrays = {
+        f"x_{split}.{name}": array
+        for split, both in (("train", train), ("val", validation))
+        for name, array in zip(("ids", "mask"), both, strict=True)
+    }
+    np.savez_compressed(options.data, **arrays)  # type: ignore[arg-type]
     print(f"{len(files)} files, {sum(map(len, files))} tokens", flush=True)
     model = encoder()
     assert isinstance(model, TextEncoder)

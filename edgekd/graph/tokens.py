@@ -94,6 +94,6 @@ def _reshape_behind(module: fx.GraphModule, node: fx.Node, sizes: tuple[int, ...
 def _merge_reshapes(module: fx.GraphModule) -> None:
     """Skip a reshape whose result is only reshaped again."""
     for node in module.graph.nodes:
-        source = node.args[0] if node.args else None
-        if is_op(node, aten.reshape.default) and is_op(source, aten.reshape.default):
+        source = node.args[0] if is_op(node, aten.reshape.default) else None
+        if isinstance(source, fx.Node) and is_op(source, aten.reshape.default):
             node.args = (source.args[0], *node.args[1:])

@@ -3,8 +3,10 @@
 TensorRT fuses convolution, bias, residual sum and ReLU into one kernel if no quantizer stands
 between them. So quantizers stand on the inputs of convolutions and linear layers, and on the skip
 branch of a residual sum, where the fused kernel needs the int8 format. One tensor has one scale,
-also when a layer and a skip branch read it. (NVIDIA, TensorRT Developer Guide, "Working with
-Quantized Types", Q/DQ placement recommendations; NVIDIA ModelOpt places the same way.)
+also when a layer and a skip branch read it. In attention both products read quantizers on both
+sides (queries and keys, softmax and values), so that TensorRT can fuse all of it in int8; softmax,
+LayerNorm and GELU read float. (NVIDIA, TensorRT Developer Guide, "Working with Quantized Types",
+Q/DQ placement recommendations; NVIDIA ModelOpt places the same way.)
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from torch import fx
 from edgekd.graph.tensors import is_op, layer_name
 from edgekd.quantize.operations import (
     CONVOLUTIONS,
+    is_product,
     is_tensor_pair,
     is_weighted,
 )
 from edgekd.quantize.placement import NOTHING, Placement, QuantizedTensor, Scheme, node_inputs
 
-SCHEME = Scheme(symmetric=True, integer_bias=False, absorbs_relu=False)
+SCHEME = Scheme(symmetric=True, integer_bias=False, integer_embeddings=False, absorbs_relu=False)
 
 
 def place(module: fx.GraphModule, in_float: Mapping[str, str] = NOTHING) -> Placement:
@@ -38,6 +41,9 @@ def place(module: fx.GraphModule, in_float: Mapping[str, str] = NOTHING) -> Plac
         elif is_weighted(module, node):
             placement.weights.append(node.name)
             readers.setdefault(node_inputs(node)[0], set()).add(node.name)
+        elif is_product(node):
+            for operand in node_inputs(node):
+                readers.setdefault(operand, set()).add(node.name)
         elif is_op(node, torch.ops.aten.add.Tensor):
             skip = skip_branch(node)
             if skip is None:
