@@ -12,7 +12,8 @@ from edgekd.cache import step_key
 from edgekd.choice.candidates import Candidate, Measured
 from edgekd.choice.decide import Choice, Limits, decide
 from edgekd.errors import StageError
-from edgekd.export.kernels import LAYERS, read_kernels
+from edgekd.export.kernels import read_kernels
+from edgekd.export.layer_formats import LAYERS
 from edgekd.export.parity import Outputs, Predict, predict_all
 from edgekd.job import Job, runs_here
 from edgekd.metrics import Quality, compare_outputs

@@ -37,8 +37,9 @@ INTEGER_KERNELS = (
 class LayerKernel:
     """One layer of the exported graph and the kernel that runs it.
 
-    ``precision`` is ``int8`` for an integer kernel, else ``float16`` or ``float32``; ``reason`` says
-    why a layer stayed in float. ``bits``, ``weight_scales`` and ``input_scale``: see ``LayerFormat``.
+    ``precision`` is ``int8`` for an integer kernel, else ``float16`` or ``float32``; ``reason``
+    says why a layer stayed in float. ``bits``, ``weight_scales`` and ``input_scale`` are those of
+    ``LayerFormat``.
     """
 
     name: str

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgekd.graph.attention import decompose_attention
 from edgekd.graph.batchnorm import fold_batch_norm
 from edgekd.graph.tensors import add_tensor, clean, constant, is_op, shape_of, static_spatial
+from edgekd.graph.tokens import flatten_tokens
 
 aten = torch.ops.aten
 
@@ -39,6 +41,8 @@ def canonicalize(module: fx.GraphModule) -> None:
     fold_batch_norm(module)
     replace_padded_shortcuts(module)
     unify_global_pooling(module)
+    decompose_attention(module)
+    flatten_tokens(module)
     clean(module)
 
 

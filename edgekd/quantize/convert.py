@@ -11,6 +11,7 @@ import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
 from edgekd.graph.tensors import add_tensor, clean, constant, free_name, is_op
+from edgekd.quantize.embeddings import quantize_embeddings
 from edgekd.quantize.fake import Quantizer, WeightQuantizer
 from edgekd.quantize.operations import CONVOLUTIONS, WEIGHTED, is_weighted
 from edgekd.quantize.placement import Scheme
@@ -20,6 +21,8 @@ quantized = torch.ops.quantized_decomposed
 
 def convert(module: fx.GraphModule, scheme: Scheme) -> None:
     """Replace every fake quantizer in place; the result needs no edgekd code to run or export."""
+    if scheme.integer_embeddings:
+        quantize_embeddings(module)
     if scheme.integer_bias:
         for node in list(module.graph.nodes):
             if is_op(node, *WEIGHTED):

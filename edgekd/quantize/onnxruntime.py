@@ -25,12 +25,19 @@ from edgekd.quantize.operations import (
     SUMS,
     WEIGHTED,
     fused_value,
+    is_product,
     is_tensor_pair,
     is_weighted,
 )
 from edgekd.quantize.placement import NOTHING, Placement, QuantizedTensor, Scheme, node_inputs
 
-SCHEME = Scheme(symmetric=False, integer_bias=True, absorbs_relu=True, quantizes_float_weights=True)
+SCHEME = Scheme(
+    symmetric=False,
+    integer_bias=True,
+    integer_embeddings=True,
+    absorbs_relu=True,
+    quantizes_float_weights=True,
+)
 
 
 def place(module: fx.GraphModule, in_float: Mapping[str, str] = NOTHING) -> Placement:
@@ -107,6 +114,8 @@ def _unsupported(module: fx.GraphModule, node: fx.Node) -> str | None:
     """Return None for a supported operation, a reason, or '' for one that is of no interest."""
     if is_op(node, *WEIGHTED):
         return None if is_weighted(module, node) else "its weight is computed, not stored"
+    if is_product(node):
+        return "attention's products are faster in float at these sizes"
     if is_op(node, *SUMS):
         if not is_tensor_pair(node):
             return "one operand is a constant"

@@ -13,6 +13,7 @@ CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
 LINEARS = (aten.linear.default,)
 WEIGHTED = CONVOLUTIONS + LINEARS
 SUMS = (aten.add.Tensor, aten.mul.Tensor)
+PRODUCTS = (aten.matmul.default, aten.bmm.default)
 POOLINGS = (aten.avg_pool1d.default, aten.avg_pool2d.default)
 CONCATENATIONS = (aten.cat.default,)
 NORMS = (aten.layer_norm.default, aten.group_norm.default, aten.rms_norm.default)
@@ -42,6 +43,17 @@ def is_tensor_pair(node: fx.Node) -> bool:
         isinstance(a, fx.Node) and a.op != "get_attr" and is_float_tensor(a) for a in operands
     )
     return is_op(node, *SUMS) and computed and len(node.args) == 2 and not node.kwargs
+
+
+def is_product(node: fx.Node) -> bool:
+    """Tell whether ``node`` is a matrix product of two computed tensors, as attention has them."""
+    computed = all(isinstance(a, fx.Node) and a.op != "get_attr" for a in node.args[:2])
+    return is_op(node, *PRODUCTS) and computed
+
+
+def is_softmax(node: fx.Node) -> bool:
+    """Tell whether ``node`` is a softmax, whose values lie between 0 and 1."""
+    return is_op(node, aten.softmax.int)
 
 
 def is_relu(node: fx.Node) -> bool:

@@ -22,6 +22,7 @@ class Scheme:
     Weights are always symmetric int8 in [-127, 127] with one scale per output channel, stored as
     integers behind a DequantizeLinear.
     ``integer_bias``: the bias is int32 with scale (input scale * weight scale); else it is float.
+    ``integer_embeddings``: embedding tables are stored as int8, one scale a row; else in float.
     ``absorbs_relu``: a ReLU in front of a quantizer whose range starts at zero can be left out.
     ``quantizes_float_weights``: the runtime takes a layer between two quantized tensors for one
     whose weights were forgotten, and quantizes them itself, with one scale.
@@ -29,6 +30,7 @@ class Scheme:
 
     symmetric: bool
     integer_bias: bool
+    integer_embeddings: bool
     absorbs_relu: bool
     quantizes_float_weights: bool = False
 

@@ -12,7 +12,13 @@ from edgekd.algorithms.ranges import affine_parameters, symmetric_parameters
 from edgekd.graph.canonical import is_selection
 from edgekd.graph.tensors import clean, constant, is_op, layer_name
 from edgekd.quantize.fake import INT8, Quantizer, WeightFormat, WeightQuantizer
-from edgekd.quantize.operations import CONVOLUTIONS, clamp_ceiling, is_relu, is_weighted
+from edgekd.quantize.operations import (
+    CONVOLUTIONS,
+    clamp_ceiling,
+    is_relu,
+    is_softmax,
+    is_weighted,
+)
 from edgekd.quantize.placement import Placement, QuantizedTensor, Scheme
 
 Ranges = dict[str, tuple[float, float]]
@@ -51,7 +57,8 @@ def prepare(
 
 
 def _quantizer(node: fx.Node, scheme: Scheme, found: tuple[float, float]) -> Quantizer:
-    lo, hi = found
+    # A histogram of mostly small probabilities would cut off the few that matter.
+    lo, hi = (0.0, 1.0) if is_softmax(node) else found
     if scheme.symmetric:
         scale, zero_point = symmetric_parameters(lo, hi, scheme.qmax)
     else:

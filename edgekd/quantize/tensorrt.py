@@ -3,8 +3,10 @@
 TensorRT fuses convolution, bias, residual sum and ReLU into one kernel if no quantizer stands
 between them. So quantizers stand on the inputs of convolutions and linear layers, and on the skip
 branch of a residual sum, where the fused kernel needs the int8 format. One tensor has one scale,
-also when a layer and a skip branch read it. (NVIDIA, TensorRT Developer Guide, "Working with
-Quantized Types", Q/DQ placement recommendations; NVIDIA ModelOpt places the same way.)
+also when a layer and a skip branch read it. In attention both products read quantizers on both
+sides (queries and keys, softmax and values), so that TensorRT can fuse all of it in int8; softmax,
+LayerNorm and GELU read float. (NVIDIA, TensorRT Developer Guide, "Working with Quantized Types",
+Q/DQ placement recommendations; NVIDIA ModelOpt places the same way.)
 """
 
 from __future__ import annotations
@@ -17,28 +19,33 @@ from torch import fx
 from edgekd.graph.tensors import is_op, layer_name
 from edgekd.quantize.operations import (
     CONVOLUTIONS,
+    is_product,
     is_tensor_pair,
     is_weighted,
 )
 from edgekd.quantize.placement import NOTHING, Placement, QuantizedTensor, Scheme, node_inputs
 
-SCHEME = Scheme(symmetric=True, integer_bias=False, absorbs_relu=False)
+SCHEME = Scheme(symmetric=True, integer_bias=False, integer_embeddings=False, absorbs_relu=False)
 
 
 def place(module: fx.GraphModule, in_float: Mapping[str, str] = NOTHING) -> Placement:
     """Choose the tensors and weights to quantize in a canonical program.
 
-    ``in_float`` keeps layers and sums in float: layer name -> the reason to report.
+    ``in_float`` keeps layers, products and sums in float: layer name -> the reason to report.
     """
     placement = Placement()
     readers: dict[fx.Node, set[str]] = {}
     for node in module.graph.nodes:
         is_sum = is_op(node, torch.ops.aten.add.Tensor)
-        if layer_name(node) in in_float and (is_sum or is_weighted(module, node)):
+        known = is_sum or is_product(node) or is_weighted(module, node)
+        if known and layer_name(node) in in_float:
             placement.reasons[layer_name(node)] = in_float[layer_name(node)]
         elif is_weighted(module, node):
             placement.weights.append(node.name)
             readers.setdefault(node_inputs(node)[0], set()).add(node.name)
+        elif is_product(node):
+            for operand in node_inputs(node):
+                readers.setdefault(operand, set()).add(node.name)
         elif is_sum:
             skip = skip_branch(node)
             if skip is None:

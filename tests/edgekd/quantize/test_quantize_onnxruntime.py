@@ -135,9 +135,12 @@ def test_a_transformer_runs_its_layers_on_integers() -> None:
         assert layers[name].precision == "int8"
     # Residual sums feed LayerNorm, which is in float: quantizing them would gain nothing.
     assert layers["mean"].reason == "ONNX Runtime has no integer kernel for ReduceMean"
+    products = {"matmul", "matmul_1", "mul"}  # the last is the scale of the scores
     reasons = found.placement.reasons
-    assert set(reasons) == {"add", "add_1"}
+    assert set(reasons) == {"add", "add_1"} | products
     assert {name: layers[name].reason for name in reasons} == reasons  # not one read off the graph
+    # The layers see two axes, so that each takes its bias along.
+    assert report.operations["QGemm"] == 5 and report.operations["Add"] == 2
 
 
 def test_weights_are_stored_as_integers() -> None:
