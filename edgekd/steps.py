@@ -18,10 +18,10 @@ from edgekd import stages
 from edgekd.bench.measurement import LatencyReport
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import measure
-from edgekd.errors import ExportError, ModelError, StageError
+from edgekd.device import DeviceProfile
+from edgekd.errors import EdgekdError, ExportError, ModelError, StageError
+from edgekd.export.deployed import export_for
 from edgekd.export.finite import not_finite
-from edgekd.export.half import to_half
-from edgekd.export.half_rounding import with_rounding
 from edgekd.export.onnx import export_onnx
 from edgekd.export.parity import Array, Outputs, onnx_predictor, predict_all
 from edgekd.graph.program import output_tensors, to_module, to_program
@@ -79,7 +79,13 @@ def original_step(job: Job, progress: Progress) -> Step:
     if job.cache.folder(key) is None:
         started = time.monotonic()
         module = to_module(job.loaded.program)
-        onnx = _export(job, module)
+        onnx = export_onnx(
+            module,
+            job.loaded.example,
+            job.loaded.spec,
+            opset=job.profile.opset,
+            layer_norm=job.profile.layer_norm,
+        )
         outputs, targets = _evaluate(job, onnx, progress)
         if failure := not_finite(onnx, outputs, job.data):
             raise ModelError(
@@ -106,15 +112,13 @@ def run_stage(
     started = time.monotonic()
     after = stages.run(state, stage, progress)
     _ensure_same_outputs(state, after, stage)
-    onnx = _export(job, after.model)
-    outputs, targets = _evaluate(job, onnx, progress)
-    if failure := not_finite(onnx, outputs, job.data):
-        raise StageError(f"{stage.stage}: the model gives {failure}; try another recipe")
-    details = after.details
+    exported = export_for(job.profile, after.model, state.example, state.spec)
+    outputs, targets = _evaluate(job, exported.here, progress)
+    if failure := not_finite(exported.here, outputs, job.data):
+        raise _no_number(job.profile, stage, failure)
+    onnx, details = exported.onnx, after.details
     if job.profile.float_type == "float16":
-        half = to_half(onnx)
-        onnx, details = half.model, {**details, "kept_float32": half.kept}
-        outputs, targets = _evaluate_half(job, onnx, progress)
+        details = {**details, "kept_float32": exported.kept}
     quality = compare_outputs(outputs, original.outputs, targets)
     seconds = time.monotonic() - started
     latency = _latency(job, original, stage.stage, onnx, progress)
@@ -136,25 +140,12 @@ def _ensure_same_outputs(before: CompressionState, after: CompressionState, stag
         raise StageError(f"{stage.stage}: changed the shape or type of the model's outputs")
 
 
-def _export(job: Job, module: fx.GraphModule) -> bytes:
-    return export_onnx(
-        module,
-        job.loaded.example,
-        job.loaded.spec,
-        opset=job.profile.opset,
-        layer_norm=job.profile.layer_norm,
-    )
-
-
-def _evaluate_half(job: Job, onnx: bytes, progress: Progress) -> Evaluated:
-    """Evaluate a graph in FP16 with the rounding and the range that FP16 has."""
-    run = with_rounding(onnx)
-    outputs, targets = _evaluate(job, run, progress)
-    if failure := not_finite(run, outputs, job.data):
-        raise ExportError(
+def _no_number(profile: DeviceProfile, stage: Stage, failure: str) -> EdgekdError:
+    if profile.float_type == "float16":
+        return ExportError(
             f"in FP16 the model gives {failure}; use a device profile with 'float_type: float32'"
         )
-    return outputs, targets
+    return StageError(f"{stage.stage}: the model gives {failure}; try another recipe")
 
 
 def _evaluate(job: Job, onnx: bytes, progress: Progress) -> Evaluated:

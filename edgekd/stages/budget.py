@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.data.loader import batches
-from edgekd.export.onnx import export_onnx
+from edgekd.export.deployed import export_for
 from edgekd.export.parity import onnx_predictor, predict_all
 from edgekd.graph.program import clone
 from edgekd.metrics import compare_outputs, drop_points
@@ -113,8 +113,8 @@ def cheapest_first(rows: list[LayerDamage]) -> list[LayerDamage]:
 
 
 def _holds(state: CompressionState, model: fx.GraphModule, progress: Progress) -> bool:
-    onnx = export_onnx(model, state.example, state.spec, opset=state.profile.opset)
-    predict = onnx_predictor(onnx, state.spec, state.profile.runtime)
+    exported = export_for(state.profile, model, state.example, state.spec)
+    predict = onnx_predictor(exported.here, state.spec, state.profile.runtime)
     outputs, targets = predict_all(predict, state.data, state.data.validation, state.spec, progress)
     found = compare_outputs(outputs, state.original_outputs, targets)
     original = compare_outputs(state.original_outputs, state.original_outputs, targets)
