@@ -41,6 +41,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mse, adaround, bias_correction": {"rounding": "adaround", "bias_correction": True},
     "mse, all three": ALL,
     "entropy, all three": {"method": "entropy", **ALL},
+    "mse, w4a8": {"bits": "w4a8"},
+    "mse, w4a8, adaround, bias_correction": {
+        "bits": "w4a8",
+        "rounding": "adaround",
+        "bias_correction": True,
+    },
 }
 
 

@@ -29,6 +29,9 @@ def test_inspect(run_cli, bundle: Path) -> None:
         "export against torch: passed, agreement 99.70 %",
         "float: pool[0] (ReduceMean): no integer kernel",
         "QLinearMatMul",
+        "w4a8",
+        "0.0123..0.456",
+        "0.0312",
         "source: file tiny.pt",
     ):
         assert words in text, words

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from networks import NETWORKS
+from networks import NETWORKS, network, quantize
 from onnx import TensorProto, helper
 from tensorrt_graphs import (
     SPOILED,
@@ -69,6 +69,14 @@ def test_every_rule_has_a_graph_that_breaks_it() -> None:
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_every_rule_says_where_it_comes_from(rule: Callable[..., object]) -> None:
     assert rule.__doc__ is not None and "Source: " in rule.__doc__
+
+
+def test_weights_in_blocks_need_the_opset_that_has_them() -> None:
+    net, inputs = network("transformer")
+    found = quantize(net, *inputs, runtime="tensorrt", bits="w4a16", group_size=16)
+    model = found.onnx(opset=21)
+    assert check_tensorrt(model, opset=21) == ()
+    assert {violation.rule for violation in check_tensorrt(model, opset=17)} == {"int8", "opset"}
 
 
 def test_the_opset_allowed_is_the_targets() -> None:
