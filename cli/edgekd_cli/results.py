@@ -56,7 +56,7 @@ def _sensitivity_row(row: Record, returned: Sequence[str]) -> tuple[str, ...]:
         f"{-row['drop_points'] + 0.0:+.2f} points",
         percent(row["agreement"]),
         f"{row['macs']:,}",
-        "float" if row["layer"] in returned else "INT8",
+        "float" if row["layer"] in returned else "quantized",
     )
 
 
