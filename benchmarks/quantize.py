@@ -7,7 +7,7 @@ the peers quantize, with the calibration samples that edgekd's own run used (300
 models of a bundle are timed in one duet on ONNX Runtime, batch 1, one thread: fresh processes, in
 each of them single calls in random order, and the median of the paired ratios. Models are judged on
 the validation samples of DATA: top-1, agreement with FP32 and negative flips where there are
-labels, and the cosine similarity to FP32's output. Needs the extras compress and bench.
+labels, and the cosine similarity to FP32's output, mean and least. Needs the extras compress and bench.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from edgekd.bench.runner import measure
 from edgekd.bench.stats import speed_up
 from edgekd.data.source import Dataset
 from edgekd.evaluate import open_for
-from edgekd.export.kernels import LAYERS, read_kernels
-from edgekd.metrics import compare, mean_cosine
+from edgekd.export.kernels import read_kernels
+from edgekd.export.layer_formats import LAYERS
+from edgekd.metrics import compare
 from edgekd.runtime.bundle import read_manifest
 
 SAMPLES = 300
@@ -44,7 +45,10 @@ def main() -> None:
     protocol = Protocol(processes=options.processes, rounds=options.rounds)
     print(f"batch 1, {protocol.threads} thread, {protocol.processes} processes", end="")
     print(f" x {protocol.rounds} rounds; ratios are medians of paired calls (range of processes)\n")
-    print(f"{'model':30} {'top-1':>7} {'agree':>7} {'NFR':>7} {'cosine':>8} {'ms':>7}", end="")
+    print(
+        f"{'model':30} {'top-1':>7} {'agree':>7} {'NFR':>7} {'cosine':>8} {'least':>7} {'ms':>7}",
+        end="",
+    )
     print(f" {'speed of FP32':>21} {'edgekd is':>21} {'int layers':>10}")
     for bundle, data in zip(options.pairs[::2], options.pairs[1::2], strict=True):
         print(f"-- {Path(bundle).name}", flush=True)
@@ -93,12 +97,16 @@ def _outputs(path: Path, data: Dataset) -> np.ndarray:
 def _quality(found: np.ndarray, reference: np.ndarray, data: Dataset) -> str:
     _, targets = data.inputs(data.validation, np.arange(len(data.validation)))
     quality = compare(found, reference, targets)
-    cosine = mean_cosine(found, reference)
+    cosines = _row_cosines(found, reference)
+    cosine = f"{cosines.mean():8.5f} {cosines.min():7.4f}"
     if quality.agreement is None:
-        return f"{'':7} {'':7} {'':7} {cosine:8.5f}"
-    return (
-        f"{quality.value:7.4f} {quality.agreement:7.4f} {quality.negative_flips:7.4f} {cosine:8.5f}"
-    )
+        return f"{'':7} {'':7} {'':7} {cosine}"
+    return f"{quality.value:7.4f} {quality.agreement:7.4f} {quality.negative_flips:7.4f} {cosine}"
+
+
+def _row_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (a, b))
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
 def _ratio(ratio: float, low: float, high: float) -> str:
