@@ -7,7 +7,8 @@ the peers quantize, with the calibration samples that edgekd's own run used (300
 models of a bundle are timed in one duet on ONNX Runtime, batch 1, one thread: fresh processes, in
 each of them single calls in random order, and the median of the paired ratios. Models are judged on
 the validation samples of DATA: top-1, agreement with FP32 and negative flips where there are
-labels, and the cosine similarity to FP32's output, mean and least. Needs the extras compress and bench.
+labels, and the cosine similarity to FP32's output, mean and least. Needs the extras compress and
+bench.
 """
 
 from __future__ import annotations
