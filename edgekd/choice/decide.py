@@ -157,6 +157,11 @@ def _verdict(
     text = f"{compressed} is {_times(gain)} as fast as {original}"
     if gain.low > 1 and chosen.model == "compressed":
         return True, f"{verb} was worth it: {text}"
+    if gain.low <= 1 <= gain.high:
+        return (
+            False,
+            f"{verb} brought no speed that this duet can show, so was not worth it: {text}",
+        )
     return False, f"{verb} was not worth it for speed: {text}"
 
 

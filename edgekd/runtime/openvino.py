@@ -33,8 +33,8 @@ class OpenVINOSession:
         self.inputs = tuple(map(_describe, compiled.inputs))
         self.outputs = tuple(map(_describe, compiled.outputs))
         self._compiled = compiled
-        self._input_at = _positions(compiled.inputs)
-        self._output_at = _positions(compiled.outputs)
+        self._input_at = {tensor.name: i for i, tensor in enumerate(self.inputs)}
+        self._output_at = {tensor.name: i for i, tensor in enumerate(self.outputs)}
         # A request runs one call at a time. deque's append and pop are atomic, so every call takes
         # an idle request, or makes one, and no more exist than calls ever ran at once.
         self._idle: deque[_Request] = deque()
@@ -172,14 +172,21 @@ def _import() -> Any:
     return openvino
 
 
-def _positions(ports: Sequence[Any]) -> dict[str, int]:
-    return {name: i for i, port in enumerate(ports) for name in port.get_names()}
-
-
 def _describe(port: Any) -> TensorSpec:
     dtype = str(np.dtype(port.get_element_type().to_dtype()))
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic:
-        return TensorSpec(port.get_any_name(), dtype, ())
+        return TensorSpec(_name(port), dtype, ())
     axes = tuple(size.get_length() if size.is_static else None for size in shape)
-    return TensorSpec(port.get_any_name(), dtype, axes)
+    return TensorSpec(_name(port), dtype, axes)
+
+
+def _name(port: Any) -> str:
+    """Return the name that the ONNX file gives to an input or output.
+
+    Where OpenVINO removes an Identity, the port has the names of the tensors on both sides of it.
+    Its node still has the ONNX name, that of a result with ``/sink_port_0`` behind.
+    """
+    node = str(port.get_node().friendly_name)
+    name = node.rpartition("/sink_port_")[0] or node
+    return name if name in port.get_names() else str(port.get_any_name())

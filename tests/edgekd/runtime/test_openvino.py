@@ -10,6 +10,7 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edgekd.errors import BundleError, DataError
 from edgekd.runtime import load, openvino
@@ -76,6 +77,25 @@ def test_several_inputs_and_outputs(pair_bundle: Path) -> None:
         model(a, np.ones((5, 3), np.float32))
     assert "\n" not in str(caught.value)
     np.testing.assert_array_equal(model(a, b)["total"], a + b)  # a failed call leaves no trace
+
+
+@needs_openvino
+def test_names_are_those_of_the_file_where_a_tensor_has_several() -> None:
+    float_nx3 = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in "xyz"]
+    nodes = [
+        helper.make_node("Identity", ["x"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Identity", ["b"], ["y"]),
+        helper.make_node("Identity", ["b"], ["z"]),
+    ]
+    graph = helper.make_graph(nodes, "aliases", float_nx3[:1], float_nx3[1:])
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    session = openvino.open_openvino(model)
+    assert [tensor.name for tensor in (*session.inputs, *session.outputs)] == ["x", "y", "z"]
+    x = np.array([[-1, 0, 2]], np.float32)
+    for output in session.run(["z", "y"], {"x": x}):
+        np.testing.assert_array_equal(output, np.maximum(x, 0))
 
 
 @needs_openvino
