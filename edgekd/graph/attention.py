@@ -62,4 +62,6 @@ def _decompose(module: fx.GraphModule, node: fx.Node) -> bool:
         result = call(aten.matmul.default, (weights, value))
     result.meta = dict(node.meta)
     node.replace_all_uses_with(result)
+    # Not left to dead code elimination: it keeps what may draw random numbers for dropout.
+    module.graph.erase_node(node)
     return True
