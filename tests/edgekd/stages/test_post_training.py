@@ -1,5 +1,6 @@
 """The quantize stage with each option of post-training quantization, as far as integer kernels."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,17 @@ def test_a_layer_that_stays_in_float_is_reported_by_its_name(tmp_path: Path) -> 
     # It is also the model's output, so the labels of the data say nothing about it.
     found = run(make_state("dense", tmp_path))
     assert set(found.details["float_reasons"]) == {"head"}
+
+
+def test_a_known_input_range_replaces_the_one_of_the_samples(tmp_path: Path) -> None:
+    """Calibration samples that stay near 0, as synthesised ones do, must not clip real ones."""
+    state = make_state("mobile", tmp_path)
+    (name,) = (tensor.name for tensor in state.spec.inputs)
+    known = replace(state, data=replace(state.data, input_ranges={name: (-20.0, 20.0)}))
+    assert state.data.input_ranges == {}
+    for case, reaches in ((state, (2.0, 6.0)), (known, (20.0, 20.2))):
+        graph = run(case).model.graph
+        (entry,) = graph.find_nodes(op="placeholder")
+        (quantize_input,) = entry.users
+        _, step, zero_point, _, highest, _ = quantize_input.args
+        assert reaches[0] <= step * (highest - zero_point) <= reaches[1]
