@@ -3,8 +3,8 @@
     python -m benchmarks.quantize BUNDLE DATA [BUNDLE DATA ...] [--processes 12 --rounds 400]
 
 Every BUNDLE is what ``edgekd compress`` wrote for a CPU: its baseline.onnx is the FP32 model that
-the peers quantize, with the calibration samples that edgekd's own run used (300 of them). All
-models of a bundle are timed in one duet on ONNX Runtime, batch 1, one thread: fresh processes, in
+the peers quantize, with the calibration samples that edgekd's own run used (300 of them). Bundles
+in a row of one FP32 model (other recipes) stand below each other. All models of a block are timed in one duet on ONNX Runtime, batch 1, one thread: fresh processes, in
 each of them single calls in random order, and the median of the paired ratios. Models are judged on
 the validation samples of DATA: top-1, agreement with FP32 and negative flips where there are
 labels, and the cosine similarity to FP32's output, mean and least. Needs the extras compress and
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -51,17 +52,24 @@ def main() -> None:
         end="",
     )
     print(f" {'speed of FP32':>21} {'edgekd is':>21} {'int layers':>10}")
-    for bundle, data in zip(options.pairs[::2], options.pairs[1::2], strict=True):
-        print(f"-- {Path(bundle).name}", flush=True)
-        _print_rows(Path(bundle), data, protocol)
+    pairs = zip(map(Path, options.pairs[::2]), options.pairs[1::2], strict=True)
+    for (_, data), block in groupby(pairs, lambda pair: (_baseline(pair[0]), pair[1])):
+        bundles = [bundle for bundle, _ in block]
+        print(f"-- {bundles[0].name}", flush=True)
+        _print_rows(bundles, data, protocol)
 
 
-def _print_rows(bundle: Path, data: str, protocol: Protocol) -> None:
-    dataset = open_for(read_manifest(bundle), data)
+def _baseline(bundle: Path) -> bytes:
+    return (bundle / "baseline.onnx").read_bytes()
+
+
+def _print_rows(bundles: list[Path], data: str, protocol: Protocol) -> None:
+    dataset = open_for(read_manifest(bundles[0]), data)
     with tempfile.TemporaryDirectory() as folder:
-        baseline = bundle / "baseline.onnx"
+        baseline = bundles[0] / "baseline.onnx"
         peers = quantize_with_peers(baseline, Path(folder), _calibration(dataset))
-        models = {FLOAT: baseline, **peers, OURS: bundle / "model.onnx"}
+        others = {f"{OURS}, {bundle.name}": bundle / "model.onnx" for bundle in bundles[1:]}
+        models = {FLOAT: baseline, **peers, OURS: bundles[0] / "model.onnx", **others}
         timed = measure(models, baseline=FLOAT, protocol=protocol).models
         reference = _outputs(baseline, dataset)
         for name, path in models.items():
