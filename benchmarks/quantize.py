@@ -4,11 +4,11 @@
 
 Every BUNDLE is what ``edgekd compress`` wrote for a CPU: its baseline.onnx is the FP32 model that
 the peers quantize, with the calibration samples that edgekd's own run used (300 of them). Bundles
-in a row of one FP32 model (other recipes) stand below each other. All models of a block are timed in one duet on ONNX Runtime, batch 1, one thread: fresh processes, in
-each of them single calls in random order, and the median of the paired ratios. Models are judged on
-the validation samples of DATA: top-1, agreement with FP32 and negative flips where there are
-labels, and the cosine similarity to FP32's output, mean and least. Needs the extras compress and
-bench.
+in a row of one FP32 model (other recipes) stand below each other. All models of a block are timed
+in one duet on ONNX Runtime, batch 1, one thread: fresh processes, in each of them single calls in
+random order, and the median of the paired ratios. Models are judged on the validation samples of
+DATA: top-1, agreement with FP32 and negative flips where there are labels, and the cosine
+similarity to FP32's output, mean and least. Needs the extras compress and bench.
 """
 
 from __future__ import annotations
