@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekd.bench.stats import SpeedUp, speed_up
 from edgekd.choice.candidates import Candidate, Measured
-from edgekd.metrics import Quality, drop_points
+from edgekd.metrics import Budget, drop_points
 
 SLACK_POINTS = 1.0
 """What a candidate may lose beyond the compressed model on its usual runtime, without a limit.
@@ -16,14 +16,6 @@ SLACK_POINTS = 1.0
 Enough for the few samples that another rounding turns, and not for a runtime that computes the
 graph wrongly (8-bit products that saturate on processors without VNNI).
 """
-
-
-@dataclass(frozen=True)
-class Limits:
-    """``--max-drop`` in points and ``--max-nfr`` in per cent; None where not given."""
-
-    max_drop: float | None = None
-    max_nfr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ class Choice:
         }
 
 
-def decide(measured: Measured, limits: Limits, *, verb: str = "Compressing") -> Choice:
+def decide(measured: Measured, limits: Budget, *, verb: str = "Compressing") -> Choice:
     """Choose the fastest candidate within the limits.
 
     The compressed model on the first runtime is what others have to beat: one of them is taken
@@ -103,7 +95,7 @@ def _anchors(candidates: Sequence[Candidate]) -> tuple[Candidate, Candidate]:
 
 
 def _within(
-    measured: Measured, limits: Limits, original: Candidate, default: Candidate
+    measured: Measured, limits: Budget, original: Candidate, default: Candidate
 ) -> tuple[Candidate, ...]:
     quality = measured.quality
     best = quality[original.name]
@@ -114,13 +106,8 @@ def _within(
         c
         for c in measured.candidates
         if drop_points(quality[c.name], best) <= max_drop + 1e-9
-        and _flips_within(quality[c.name], limits.max_nfr)
+        and limits.allows_flips(quality[c.name].negative_flips)
     )
-
-
-def _flips_within(quality: Quality, max_nfr: float | None) -> bool:
-    flips = quality.negative_flips
-    return max_nfr is None or flips is None or 100 * flips <= max_nfr + 1e-9
 
 
 def _against(measured: Measured, base: Candidate, other: Candidate) -> SpeedUp:

@@ -10,7 +10,7 @@ from torch import Tensor
 from edgekd.bench import Protocol, Variant, measure
 from edgekd.cache import step_key
 from edgekd.choice.candidates import Candidate, Measured
-from edgekd.choice.decide import Choice, Limits, decide
+from edgekd.choice.decide import Choice, decide
 from edgekd.errors import StageError
 from edgekd.export.kernels import read_kernels
 from edgekd.export.layer_formats import LAYERS
@@ -36,7 +36,8 @@ def choose(job: Job, steps: Sequence[Step], progress: Progress) -> Choice | None
         return None
     key = step_key(
         {
-            "steps": job.key(len(steps) - 1),
+            # Not the job's keys: a budget can have changed the last step.
+            "steps": [step.folder.name for step in steps],
             "runtime": job.request.runtime,
             "openvino": openvino.version() if _openvino_wanted(job) else None,
         }
@@ -44,9 +45,8 @@ def choose(job: Job, steps: Sequence[Step], progress: Progress) -> Choice | None
     if job.cache.folder(key) is None:
         job.cache.store(key, {}, _measure(job, steps, progress).to_dict())
     measured = Measured.from_dict(job.cache.record(key))
-    limits = Limits(job.request.max_drop, job.request.max_nfr)
     quantized = any(stage.stage == "quantize" for stage in job.recipe.stages)
-    return decide(measured, limits, verb="Quantizing" if quantized else "Compressing")
+    return decide(measured, job.budget, verb="Quantizing" if quantized else "Compressing")
 
 
 def _openvino_wanted(job: Job) -> bool:

@@ -11,8 +11,7 @@ import pytest
 from edgekd.bench.measurement import LatencyReport, summarise
 from edgekd.bench.protocol import Protocol
 from edgekd.choice import Candidate, Choice, Measured, decide
-from edgekd.choice.decide import Limits
-from edgekd.metrics import Quality
+from edgekd.metrics import Budget, Quality
 
 ORIGINAL = Candidate("baseline", "onnxruntime", "f32", 0, 20)
 INT8 = Candidate("compressed", "onnxruntime", "f32", 22, 22)
@@ -57,8 +56,8 @@ def measured(
     return Measured(tuple(times), quality, latency, ())
 
 
-def pick(times: dict[Candidate, float], limits: Limits | None = None, **more: Any) -> Choice:
-    return decide(measured(times, **more), limits or Limits(), verb="Quantizing")
+def pick(times: dict[Candidate, float], limits: Budget | None = None, **more: Any) -> Choice:
+    return decide(measured(times, **more), limits or Budget(), verb="Quantizing")
 
 
 def test_the_fastest_of_all_is_taken() -> None:
@@ -97,11 +96,11 @@ def test_a_candidate_beyond_the_limits_is_not_taken() -> None:
     times = {ORIGINAL: 4.0, INT8: 2.0, OV_BF16: 1.6, OV_INT8: 1.0}
     lossy = {INT8: 0.9, OV_BF16: 0.9, OV_INT8: 0.895}
     assert pick(times, accuracy=lossy).chosen == OV_INT8
-    choice = pick(times, Limits(max_drop=0.2), accuracy=lossy)
+    choice = pick(times, Budget(max_drop=0.2), accuracy=lossy)
     assert choice.chosen == OV_BF16 and OV_INT8 not in choice.held
     turned = {OV_BF16: 0.02, OV_INT8: 0.004}
-    assert pick(times, Limits(max_nfr=0.5), flips=turned).chosen == OV_INT8
-    assert pick(times, Limits(max_nfr=0.1), flips=turned).chosen == INT8
+    assert pick(times, Budget(max_nfr=0.5), flips=turned).chosen == OV_INT8
+    assert pick(times, Budget(max_nfr=0.1), flips=turned).chosen == INT8
 
 
 def test_a_runtime_that_computes_wrongly_is_not_taken_even_without_limits() -> None:
@@ -113,12 +112,12 @@ def test_a_runtime_that_computes_wrongly_is_not_taken_even_without_limits() -> N
 def test_a_compressed_model_that_misses_the_limits_is_not_deployed() -> None:
     times = {ORIGINAL: 4.0, INT8: 2.0, OV_F32: 4.4, OV_INT8: 1.0}
     bad = {INT8: 0.8, OV_INT8: 0.8}
-    choice = pick(times, Limits(max_drop=1.0), accuracy=bad)
+    choice = pick(times, Budget(max_drop=1.0), accuracy=bad)
     assert choice.chosen == ORIGINAL
     assert "misses the limits" in choice.reason
     assert "misses the limits everywhere" in choice.verdict
     faster = {**times, OV_F32: 3.0}
-    assert pick(faster, Limits(max_drop=1.0), accuracy=bad).chosen == OV_F32
+    assert pick(faster, Budget(max_drop=1.0), accuracy=bad).chosen == OV_F32
 
 
 def test_openvino_alone_compares_within_itself() -> None:
@@ -136,7 +135,7 @@ def test_says_what_layers_are_computed_in() -> None:
 def test_what_is_stored_is_plain_and_whole() -> None:
     found = measured({ORIGINAL: 4.0, INT8: 2.0, OV_BF16: 1.0})
     assert Measured.from_dict(json.loads(json.dumps(found.to_dict()))) == found
-    choice = decide(found, Limits())
+    choice = decide(found, Budget())
     table = json.loads(json.dumps(choice.candidates()))
     assert [row["chosen"] for row in table["rows"]] == [False, False, True]
     assert table["rows"][2]["ratio"] == pytest.approx(4.0)
