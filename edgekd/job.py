@@ -7,17 +7,16 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from edgekd import __version__
 from edgekd.bench.machine import fingerprint
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
+from edgekd.data.fit import check_fit, check_ids, shape_text
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, load_profile
 from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError
@@ -29,7 +28,6 @@ from edgekd.preprocessing import ImagePreprocessing
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import DATA_FREE, Recipe, check_recipe, load_recipe
 from edgekd.runtime import openvino
-from edgekd.spec import ModelSpec
 from edgekd.synthesis.dataset import ImagePlan, open_images, plan_images, synthesise
 from edgekd.training import training_device
 
@@ -159,8 +157,8 @@ def draft(request: CompressRequest) -> Draft:
     own = tuple(example[0].shape[1:]) if example else None
     if own and request.input_shape and request.input_shape != own:
         raise ModelError(
-            f"--input-shape {_shape(request.input_shape)} contradicts {request.model.name}, which "
-            f"was exported for {_shape(own)}; leave it out"
+            f"--input-shape {shape_text(request.input_shape)} contradicts {request.model.name}, which "
+            f"was exported for {shape_text(own)}; leave it out"
         )
     shape = request.input_shape or own
     images = None
@@ -188,8 +186,8 @@ def complete(draft: Draft, progress: Progress) -> Job:
     opened = draft.opened
     loaded = to_program(opened, example_from_program(opened) or _example(data, opened))
     data = data.bind([tensor.name for tensor in loaded.spec.inputs])
-    _check_fit(data, loaded.spec, request.input_shape)
-    _check_ids(data, table_sizes(loaded.program, loaded.spec))
+    check_fit(data, loaded.spec, request.input_shape)
+    check_ids(data, table_sizes(loaded.program, loaded.spec))
     return Job(request, draft.profile, recipe, loaded, data, draft.cache)
 
 
@@ -251,46 +249,6 @@ def _check_runtime(wanted: str, profile: DeviceProfile) -> None:
         )
     if not openvino.is_installed():
         raise MissingExtraError('--runtime openvino needs OpenVINO: pip install "edgekd[openvino]"')
-
-
-def _check_fit(data: Dataset, spec: ModelSpec, wanted: tuple[int, ...] | None) -> None:
-    """Raise DataError unless the data's samples are what the model, and the user, asked for."""
-    example = data.example()
-    for tensor, array in zip(spec.inputs, example.values(), strict=True):
-        found, expected = array.shape[1:], tensor.shape[1:]
-        if (
-            str(array.dtype) != tensor.dtype
-            or len(found) != len(expected)
-            or any(size not in (None, got) for got, size in zip(found, expected, strict=True))
-        ):
-            raise DataError(
-                f"the data's {tensor.name} is {array.dtype} of shape {_shape(found)}, the model "
-                f"takes {tensor}; give data prepared for this model"
-            )
-    first = next(iter(example.values())).shape[1:]
-    if wanted is not None and first != wanted:
-        raise DataError(f"--input-shape is {_shape(wanted)}, but the samples are {_shape(first)}")
-
-
-def _check_ids(data: Dataset, sizes: dict[str, int]) -> None:
-    """Raise DataError for an integer that is no row of the table in which the model looks it up."""
-    sets = {"training": data.train, "calibration": data.calibration, "validation": data.validation}
-    for (split, samples), (name, rows) in product(sets.items(), sizes.items()):
-        for start in range(0, len(samples), 1024):
-            chosen = np.arange(start, min(start + 1024, len(samples)))
-            ids = data.inputs(samples, chosen)[0][name].reshape(len(chosen), -1)
-            wrong = (ids < 0) | (ids >= rows)
-            if wrong.any():
-                row = int(np.flatnonzero(wrong.any(1))[0])
-                raise DataError(
-                    f"the data's {name} holds {ids[row][wrong[row]][0]} (sample {start + row} of "
-                    f"the {split} set), but the model's table has {rows} rows: give ids from 0 to "
-                    f"{rows - 1}"
-                )
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return ",".join(map(str, shape))
 
 
 def _calibration_samples(recipe: Recipe) -> int:
