@@ -157,8 +157,8 @@ def draft(request: CompressRequest) -> Draft:
     own = tuple(example[0].shape[1:]) if example else None
     if own and request.input_shape and request.input_shape != own:
         raise ModelError(
-            f"--input-shape {shape_text(request.input_shape)} contradicts {request.model.name}, which "
-            f"was exported for {shape_text(own)}; leave it out"
+            f"--input-shape {shape_text(request.input_shape)} contradicts {request.model.name}, "
+            f"which was exported for {shape_text(own)}; leave it out"
         )
     shape = request.input_shape or own
     images = None

@@ -22,8 +22,8 @@ def check_fit(data: Dataset, spec: ModelSpec, wanted: tuple[int, ...] | None) ->
             or any(size not in (None, got) for got, size in zip(found, expected, strict=True))
         ):
             raise DataError(
-                f"the data's {tensor.name} is {array.dtype} of shape {shape_text(found)}, the model "
-                f"takes {tensor}; give data prepared for this model"
+                f"the data's {tensor.name} is {array.dtype} of shape {shape_text(found)}, the "
+                f"model takes {tensor}; give data prepared for this model"
             )
     first = next(iter(example.values())).shape[1:]
     if wanted is not None and first != wanted:
