@@ -33,8 +33,8 @@ def test_scales_and_bits_are_those_of_the_quantizers(runtime: str) -> None:
     assert all(layer.weight_scales is None for layer in sums)
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
-def test_products_of_attention_are_listed_and_no_reason_is_empty(runtime: str) -> None:
+@pytest.mark.parametrize(("runtime", "bits"), [("onnxruntime", "fp32"), ("tensorrt", "a8")])
+def test_products_of_attention_are_listed_and_no_reason_is_empty(runtime: str, bits: str) -> None:
     net, inputs = network("transformer")
     found = quantize(net, *inputs, runtime=runtime)
     model, reasons = found.onnx(), found.placement.reasons
@@ -46,7 +46,7 @@ def test_products_of_attention_are_listed_and_no_reason_is_empty(runtime: str) -
     products = [
         layer for layer in report.layers if layer.op == "MatMul" and not layer.weight_scales
     ]
-    assert len(products) == 2 and {layer.bits for layer in products} == {"fp32"}
+    assert len(products) == 2 and {layer.bits for layer in products} == {bits}
     assert all(layer.reason for layer in report.layers if layer.precision != "int8")
     named = {layer.name: layer.reason for layer in report.layers}
     assert {name: named[name] for name in reasons} == reasons
