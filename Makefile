@@ -22,7 +22,7 @@ demo: venv  ## Train a small network, compress it, and show what came out
 	$(BIN)/edgekd demo demo
 
 test: venv  ## Run the tests (slow ones: make test-slow)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
 
 test-slow: venv  ## Run the slow tests
 	$(BIN)/python -m pytest -q -m slow

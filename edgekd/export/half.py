@@ -23,6 +23,7 @@ from edgekd.export.fine_steps import widen_steps
 from edgekd.export.half_graph import float_constant, rounded, too_fine, write_half
 from edgekd.export.quantized_graph import QuantizedGraph
 
+LARGEST = 65504  # of FP16
 OLDEST_OPSET = 19  # the first whose quantizers take FP16
 # Sums of many terms and functions that grow fast. The builder of TensorRT 8.6 and 10 itself warns
 # of the overflow of Reduce and Pow of a LayerNorm in FP16, and asks for FP32 there.
@@ -105,9 +106,19 @@ def _unfit(graph: QuantizedGraph) -> Iterator[tuple[str, str]]:
             reader = graph.dequantizer(name) if node.op_type in WEIGHTED else None
             if reader is not None and too_fine(graph, reader):
                 yield node.name, "the steps of its integers are too fine for FP16"
+            if reader is not None and (peak := _peak(graph, reader)) > LARGEST:
+                yield node.name, f"its weights reach {peak:.3g}, more than FP16's {LARGEST}"
             value = float_constant(graph, name)
             if value is not None and (why := _out_of_range(value, node)):
                 yield node.name, why
+
+
+def _peak(graph: QuantizedGraph, reader: NodeProto) -> float:
+    """Return the largest magnitude that stored codes stand for, 0 where codes are computed."""
+    codes, steps = graph.value(reader.input[0]), graph.value(reader.input[1])
+    if codes is None or steps is None:
+        return 0.0
+    return float(np.abs(codes.astype(np.float64)).max() * np.abs(steps.astype(np.float64)).max())
 
 
 def _out_of_range(value: NDArray[np.float32], node: NodeProto) -> str:

@@ -34,11 +34,13 @@ class QuantizedProgram:
     def layers(self) -> list[str]:
         """Return the names of the layers with quantized weights, in graph order."""
         placed = set(self.place(self.original, {}).weights)
-        found = {
-            layer_name(node): node.name in placed or layer_name(node) in self.weight_only
+        found = (
+            layer_name(node)
             for node in self.original.graph.nodes
-        }
-        return [name for name, quantized in found.items() if quantized]
+            if node.name in placed
+            or (layer_name(node) in self.weight_only and is_op(node, *WEIGHTED))
+        )
+        return list(dict.fromkeys(found))  # layers that share a weight have one name
 
     def without(self, in_float: Mapping[str, str]) -> tuple[fx.GraphModule, Placement]:
         """Return the program with trained weights and steps, but some layers in float.

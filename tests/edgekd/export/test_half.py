@@ -102,8 +102,9 @@ def test_the_two_halves_of_a_quantizer_have_the_same_step() -> None:
         (lambda m: store(m, "a_bias", np.full(6, 1e5, np.float32)), "larger than FP16's 65504"),
         (lambda m: store(m, "a_bias", np.full(6, 1e-9, np.float32)), "1e-09 is 0 in FP16"),
         (lambda m: set_scale(m, "a", 1e-7, 6), "too fine for FP16"),
+        (lambda m: set_scale(m, "a", 1e3, 6), "more than FP16's 65504"),
     ],
-    ids=["too large", "too small", "fine steps"],
+    ids=["too large", "too small", "fine steps", "coarse steps"],
 )
 def test_a_layer_with_numbers_that_fp16_cannot_hold_stays_in_float32(
     change: Callable[[onnx.ModelProto], None], reason: str
