@@ -1,7 +1,7 @@
 """What a model loses without data: one recipe on real and on synthesised images, side by side.
 
     python benchmarks/data_free.py MODEL --arch FILE.py:factory --data DATA.npz \\
-        [--input-shape 3,32,32 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225] \\\\
+        [--input-shape 3,32,32 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225] \\
         [--recipe int8-data-free --seeds 2]
 
 Both runs are judged on the validation part of the real data, which neither has seen: top-1
