@@ -112,7 +112,7 @@ def test_other_exceptions(run_python, error: str, code: int, words: str) -> None
 def test_targets(run_cli) -> None:
     table = run_cli("targets").stdout
     names = [profile["name"] for profile in json.loads(run_cli("targets", "--json").stdout)]
-    assert names == ["cpu", "jetson-orin-nano", "raspberry-pi-5"]
+    assert names == ["cpu", "jetson-orin-nano", "jetson-orin-nano-jetpack7", "raspberry-pi-5"]
     assert all(name in table for name in names)
 
 
