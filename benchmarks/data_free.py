@@ -1,6 +1,6 @@
 """What a model loses without data: one recipe on real and on synthesised images, side by side.
 
-    python benchmarks/data_free.py MODEL --arch FILE.py:factory --data DATA.npz \\
+    python -m benchmarks.data_free MODEL --arch FILE.py:factory --data DATA.npz \\
         [--input-shape 3,32,32 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225] \\
         [--recipe int8-data-free --seeds 2]
 
@@ -16,19 +16,20 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from benchmarks.jobs import add_model_options, open_job, state_of
 from edgekd import stages
 from edgekd.data.loader import batches
 from edgekd.graph.program import output_tensors, to_module
-from edgekd.job import CompressRequest, Job, prepare
+from edgekd.job import Job
 from edgekd.progress import Silent
 from edgekd.recipe import DATA_FREE
-from edgekd.state import CompressionState
 from edgekd.training import Batch
 
 Judges = Callable[[], Iterator[Batch]]
@@ -56,7 +57,7 @@ def main() -> None:
     print(f"{'seed':>4} {'':14}{'images':>7}{'top-1':>9}{'drop':>8}{'agree':>9}", end="")
     print(f"{'synthesis':>11}{'stages':>9}")
     for seed in range(options.seeds):
-        real, free = (prepare(_request(options, seed, with_data=with_)) for with_ in (True, False))
+        real, free = _job(options, seed), _job(options, seed, data=None)
         judges = _judges(real, train_too=options.train_too)
         model = to_module(real.loaded.program)
         original = _ask(model, judges)
@@ -74,12 +75,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--arch")
-    parser.add_argument("--data", required=True)
+    add_model_options(parser)
     parser.add_argument("--input-shape", type=_ints, help="for a checkpoint: 3,32,32")
-    parser.add_argument("--mean", type=_floats)
-    parser.add_argument("--std", type=_floats)
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--recipe", default=DATA_FREE, help="name or YAML file")
     parser.add_argument("--seeds", type=int, default=1)
@@ -88,18 +85,15 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _request(options: argparse.Namespace, seed: int, *, with_data: bool) -> CompressRequest:
-    return CompressRequest(
-        model=options.model,
-        arch=options.arch,
-        data=options.data if with_data else None,
+def _job(options: argparse.Namespace, seed: int, **more: Any) -> Job:
+    return open_job(
+        options,
+        seed,
         target=options.target,
         recipe=options.recipe,
-        mean=options.mean,
-        std=options.std,
         input_shape=options.input_shape,
-        seed=seed,
         cache=options.cache,
+        **more,
     )
 
 
@@ -110,16 +104,7 @@ def _judges(job: Job, *, train_too: bool) -> Judges:
 
 def _compress(job: Job, model: fx.GraphModule) -> fx.GraphModule:
     """Run every stage of the job's recipe as if there were no labels: synthesised data has none."""
-    state = CompressionState(
-        model=model,
-        teacher=model,
-        spec=job.loaded.spec,
-        example=job.loaded.example,
-        data=job.data,
-        profile=job.profile,
-        seed=job.recipe.seed,
-        classification=False,
-    )
+    state = replace(state_of(job, classification=False), model=model, teacher=model)
     for stage in job.recipe.stages:
         stages.requires(state, stage)
         state = stages.run(state, stage, Silent())
@@ -154,10 +139,6 @@ def _row(
         f"{found.agreement(original):9.2%}{times}",
         flush=True,
     )
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
 
 
 def _ints(text: str) -> tuple[int, ...]:

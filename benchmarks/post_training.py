@@ -1,6 +1,6 @@
 """What each option of post-training quantization is worth on a model, without distillation.
 
-    python benchmarks/post_training.py MODEL --arch FILE.py:factory --data DATA.npz \\
+    python -m benchmarks.post_training MODEL --arch FILE.py:factory --data DATA.npz \\
         [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --samples 300 --steps 100 --seeds 3]
 
 Every row is the quantize stage with one setting changed, then some together. Logits are compared
@@ -15,15 +15,15 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from benchmarks.jobs import add_model_options, open_job, state_of
 from edgekd.data.loader import batches
-from edgekd.graph.program import output_tensors, to_module
-from edgekd.job import CompressRequest, Job, prepare
+from edgekd.graph.program import output_tensors
+from edgekd.job import Job
 from edgekd.progress import Silent
 from edgekd.recipe import Calibration, QuantizeStage
 from edgekd.stages import quantize
@@ -64,7 +64,7 @@ class Result:
 def main() -> None:
     """Run every variant and print one table."""
     options = _options()
-    jobs = [_job(options, seed) for seed in range(options.seeds)]
+    jobs = [open_job(options, seed, target=options.target) for seed in range(options.seeds)]
     count = len(jobs[0].data.validation)
     print(f"{count} validation samples, {options.samples} for calibration, {len(jobs)} seeds\n")
     print(f"{'':32}{'logit MSE':>24}{'KL':>10}{'agree':>8}{'top-1':>8}{'seconds':>9}")
@@ -75,30 +75,12 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--arch")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--mean")
-    parser.add_argument("--std")
+    add_model_options(parser)
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     return parser.parse_args()
-
-
-def _job(options: argparse.Namespace, seed: int) -> Job:
-    return prepare(
-        CompressRequest(
-            model=options.model,
-            arch=options.arch,
-            data=options.data,
-            target=options.target,
-            mean=_floats(options.mean),
-            std=_floats(options.std),
-            seed=seed,
-        )
-    )
 
 
 def _stage(changed: dict[str, Any], options: argparse.Namespace) -> QuantizeStage:
@@ -114,17 +96,8 @@ def _stage(changed: dict[str, Any], options: argparse.Namespace) -> QuantizeStag
 
 
 def _measure(job: Job, stage: QuantizeStage) -> Result:
-    model = to_module(job.loaded.program)
-    state = CompressionState(
-        model=model,
-        teacher=model,
-        spec=job.loaded.spec,
-        example=job.loaded.example,
-        data=job.data,
-        profile=job.profile,
-        seed=job.recipe.seed,
-        classification=True,
-    )
+    state = state_of(job)
+    model = state.model
     start = time.perf_counter()
     compressed = quantize.run(state, stage, Silent()).model
     seconds = time.perf_counter() - start
@@ -162,10 +135,6 @@ def _print_row(name: str, results: list[Result]) -> None:
         f"{name:32}{error:>24}{divergence:10.5f}{agreement:8.2%}{accuracy:8.2%}{seconds:9.1f}",
         flush=True,
     )
-
-
-def _floats(text: str | None) -> tuple[float, ...] | None:
-    return None if text is None else tuple(map(float, text.split(",")))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the options of distillation cost in a step, and what they give on a model.
 
-    python benchmarks/quantize_training.py MODEL --arch FILE.py:factory --data DATA.npz \\
+    python -m benchmarks.quantize_training MODEL --arch FILE.py:factory --data DATA.npz \\
         [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --rounds 30 --seeds 1]
 
 The first table is the time of a training step (teacher, student, loss, backward, optimiser) on one
@@ -14,7 +14,6 @@ calibration samples, then the same with agreement and top-1 accuracy on the vali
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import tempfile
 import time
@@ -28,14 +27,14 @@ import torch
 from torch import Tensor, fx
 from torch.optim.swa_utils import AveragedModel
 
+from benchmarks.jobs import add_model_options, open_job, state_of, time_in_turns
 from edgekd.algorithms.kd_loss import kl_loss
 from edgekd.algorithms.moving_average import moving_average
 from edgekd.cache import StepCache
 from edgekd.data.loader import batches
 from edgekd.data.samples import Samples
 from edgekd.graph.canonical import canonicalize
-from edgekd.graph.program import clone, output_tensors, refresh, to_module
-from edgekd.job import CompressRequest, Job, prepare
+from edgekd.graph.program import clone, output_tensors, refresh
 from edgekd.model.trace import quiet
 from edgekd.progress import Silent
 from edgekd.quantize.calibrate import calibrate
@@ -63,49 +62,20 @@ def main() -> None:
     """Print both tables."""
     options = _options()
     if options.rounds:
-        _print_costs(_state(_job(options, 0)), options.rounds)
+        _print_costs(state_of(open_job(options, 0)), options.rounds)
     if options.seeds:
-        _print_quality([_state(_job(options, seed)) for seed in range(options.seeds)], options)
+        _print_quality(
+            [state_of(open_job(options, seed)) for seed in range(options.seeds)], options
+        )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--arch")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--mean")
-    parser.add_argument("--std")
+    add_model_options(parser)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=1)
     return parser.parse_args()
-
-
-def _job(options: argparse.Namespace, seed: int) -> Job:
-    return prepare(
-        CompressRequest(
-            model=options.model,
-            arch=options.arch,
-            data=options.data,
-            mean=_floats(options.mean),
-            std=_floats(options.std),
-            seed=seed,
-        )
-    )
-
-
-def _state(job: Job) -> CompressionState:
-    model = to_module(job.loaded.program)
-    return CompressionState(
-        model=model,
-        teacher=model,
-        spec=job.loaded.spec,
-        example=job.loaded.example,
-        data=job.data,
-        profile=job.profile,
-        seed=job.recipe.seed,
-        classification=True,
-    )
 
 
 def _print_costs(state: CompressionState, rounds: int) -> None:
@@ -118,7 +88,7 @@ def _print_costs(state: CompressionState, rounds: int) -> None:
         steps[CACHED] = _cached_step(
             replace(state, cache=StepCache(Path(folder))), original, clone(student)
         )
-        times = _time(steps, rounds)
+        times = time_in_turns(steps, rounds)
     first = next(iter(times.values()))
     batch = Distill().batch_size
     print(f"batch {batch}, {torch.get_num_threads()} threads, {rounds} rounds\n")
@@ -192,17 +162,6 @@ def _training_step(
     return step
 
 
-def _time(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 3):
-        for name in random.sample(list(steps), len(steps)):
-            start = time.perf_counter()
-            steps[name]()
-            if number >= 3:  # the first rounds allocate memory and pick kernels
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
 def _print_quality(states: list[CompressionState], options: argparse.Namespace) -> None:
     counts = [len(part) for part in (states[0].data.calibration, states[0].data.validation)]
     print(f"\n{counts[0]} held-out and {counts[1]} validation samples, {len(states)} seed(s)\n")
@@ -251,10 +210,6 @@ def _compare(
         (a.argmax(1) == b.argmax(1)).double().mean().item(),
         (a.argmax(1) == truth).double().mean().item(),
     )
-
-
-def _floats(text: str | None) -> tuple[float, ...] | None:
-    return None if text is None else tuple(map(float, text.split(",")))
 
 
 if __name__ == "__main__":

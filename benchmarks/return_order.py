@@ -4,7 +4,7 @@ Quantizes ResNet-20 with few bits for the weights, and searches with both orders
 layers in float that hold a budget, in fake quantization on the validation samples. Prints the share
 of the multiplications that each order leaves in float.
 
-    python benchmarks/return_order.py CHECKPOINT --arch FILE.py:resnet20 --data DATA.npz \
+    python -m benchmarks.return_order CHECKPOINT --arch FILE.py:resnet20 --data DATA.npz \
         --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --bits 4 --seeds 2
 """
 
@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 
 import torch
 from torch import fx
 
+from benchmarks.jobs import add_model_options, open_job
 from edgekd.data.loader import batches
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, output_tensors, refresh, to_module
-from edgekd.job import CompressRequest, Job, prepare
+from edgekd.job import Job
 from edgekd.metrics import Budget, Quality, compare, drop_points
 from edgekd.quantize import onnxruntime
 from edgekd.quantize.calibrate import calibrate
@@ -39,9 +39,7 @@ BUDGETS = tuple(Budget(max_drop=x) for x in (0.2, 0.5, 1.0)) + tuple(
 def main() -> None:
     """Read the options and run every seed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    for name in ("arch", "data", "mean", "std"):
-        parser.add_argument(f"--{name}", required=True)
+    add_model_options(parser)
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
@@ -52,11 +50,7 @@ def main() -> None:
 @torch.no_grad()
 def run(options: argparse.Namespace, seed: int) -> None:
     """Print a line for each order and each budget that the quantized model misses."""
-    mean, std = (tuple(map(float, text.split(","))) for text in (options.mean, options.std))
-    request = CompressRequest(
-        options.model, options.data, arch=options.arch, mean=mean, std=std, seed=seed
-    )
-    job = prepare(request)
+    job = open_job(options, seed)
     program = quantize(job, options.bits)
     samples = list(batches(job.data, job.data.validation, job.loaded.spec, 64))
     inputs = [x for x, _ in samples]

@@ -1,4 +1,4 @@
-"""What edgekd.runtime adds to ONNX Runtime: python benchmarks/runtime_overhead.py BUNDLE
+"""What edgekd.runtime adds to ONNX Runtime: python -m benchmarks.runtime_overhead BUNDLE
 
 In each fresh process, edgekd.runtime and a bare InferenceSession of the same file with the same
 options are called in turn, in random order, each call timed alone. The table gives the median of

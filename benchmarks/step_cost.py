@@ -1,6 +1,6 @@
 """What fake quantization adds to a distillation step.
 
-    python benchmarks/step_cost.py MODEL --arch FILE.py:factory --data DATA.npz \\
+    python -m benchmarks.step_cost MODEL --arch FILE.py:factory --data DATA.npz \\
         [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --batch 128 --rounds 30]
 
 A step is: teacher forward, student forward, loss, backward, optimiser. All variants see the same
@@ -10,20 +10,18 @@ batch and take turns in random order; the table prints medians of the ratio to t
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from benchmarks.jobs import add_model_options, open_job, time_in_turns
 from edgekd.data.loader import batches
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, refresh, to_module
-from edgekd.job import CompressRequest, Job, prepare
+from edgekd.job import Job
 from edgekd.model.load import open_model
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.fake import Quantizer, WeightQuantizer
@@ -36,26 +34,14 @@ from edgekd.stages.distillation_loss import distillation_loss
 def main() -> None:
     """Time every variant of the step and print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--arch")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--mean")
-    parser.add_argument("--std")
+    add_model_options(parser)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
-    job = prepare(
-        CompressRequest(
-            options.model,
-            options.data,
-            arch=options.arch,
-            mean=_floats(options.mean),
-            std=_floats(options.std),
-        )
-    )
+    job = open_job(options)
     inputs, _ = next(iter(batches(job.data, job.data.train, job.loaded.spec, options.batch)))
     steps = {name: _step(*pair, inputs) for name, pair in _variants(job, inputs).items()}
-    times = _time(steps, options.rounds)
+    times = time_in_turns(steps, options.rounds)
     first = next(iter(times))
     print(f"batch {len(inputs[0])}, {torch.get_num_threads()} threads, {options.rounds} rounds\n")
     print(f"{'student':58} {'ms':>7} {'vs first':>9} {'vs folded':>10}")
@@ -140,23 +126,8 @@ def _step(
     return step
 
 
-def _time(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 3):
-        for name in random.sample(list(steps), len(steps)):
-            start = time.perf_counter()
-            steps[name]()
-            if number >= 3:  # the first rounds allocate memory and pick kernels
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
 def _ratio(values: list[float], base: list[float]) -> float:
     return float(np.median(np.asarray(values) / np.asarray(base)))
-
-
-def _floats(text: str | None) -> tuple[float, ...] | None:
-    return None if text is None else tuple(map(float, text.split(",")))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train the text encoder of ``benchmarks/networks`` on Python's standard library.
 
-    python benchmarks/train_encoder.py --data TOKENS.npz --out ENCODER.safetensors [--minutes 9]
+    python -m benchmarks.train_encoder --data TOKENS.npz --out ENCODER.safetensors [--minutes 9]
 
 The text is the source of the standard library of the interpreter that runs this, so no download is
 needed. Two spans of the same file belong together, spans of different files do not: the loss is

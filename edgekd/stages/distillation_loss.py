@@ -90,8 +90,8 @@ def distillation_loss(
     Raises StageError if features are asked for and the program has a single block.
     """
     compare = output_loss(options, classification=classification)
-    inputs_count = sum(node.op == "placeholder" for node in student.graph.nodes)
-    outputs_count = len(output_nodes(student))
+    inputs_count = sum(node.op == "placeholder" for node in teacher.graph.nodes)
+    outputs_count = len(output_nodes(teacher))
     original = original or teacher
     reference = teacher
     if options.feature_weight > 0:
