@@ -7,16 +7,14 @@ and is also given to ONNX Runtime's dynamic quantizer, which its documentation r
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+
+from edgekd.export.onnx import quiet
 
 Rows = list[dict[str, np.ndarray]]  # calibration samples, each a batch of one by input name
 
@@ -36,7 +34,7 @@ def quantize_with_peers(baseline: Path, folder: Path, rows: Rows) -> dict[str, P
     for index, (name, make) in enumerate(makers.items()):
         out = folder / f"peer-{index}.onnx"
         try:
-            with _quiet():
+            with quiet():
                 make(baseline, out, rows)
         except Exception as error:  # a peer may fail in any way; the others still count
             print(f"{name} failed: {' '.join(str(error).split())[:200]}")
@@ -91,18 +89,3 @@ def _nncf(baseline: Path, out: Path, rows: Rows) -> None:
     if _has_attention(baseline):
         options["model_type"] = nncf.ModelType.TRANSFORMER
     onnx.save(nncf.quantize(onnx.load(baseline), nncf.Dataset(rows), **options), out)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -41,7 +41,7 @@ def export_onnx(
     """
     program = to_program(module, example)
     try:
-        with _quiet():
+        with quiet():
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -94,8 +94,8 @@ def _check_opset(proto: onnx.ModelProto, opset: int) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and warnings off the terminal; its errors still raise."""
+def quiet() -> Iterator[None]:
+    """Keep a library's progress and warnings off the terminal; its errors still raise."""
     logging.disable(logging.WARNING)
     try:
         with (
