@@ -90,9 +90,75 @@ class QuantizeStage(Settings):
     sensitivity_samples: Count = 512
 
 
-# One kind so far. With a second one this becomes
-# Annotated[QuantizeStage | PruneStage, Field(discriminator="stage")]; pydantic wants two for that.
-Stage: TypeAlias = QuantizeStage
+class Recovery(Distill):
+    """Training of a pruned or sparse float model against the original model: logits and features.
+
+    The keys are those of ``distill`` in a quantize stage, with defaults for larger changes.
+    ``feature_weight`` is the weight of SquareHead.
+    """
+
+    feature_weight: Annotated[Number, Field(ge=0)] = 1.0
+    epochs: Count = 10
+    max_steps: Count = 20000
+    batch_size: Count = 128
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
+
+
+class PruneStage(Settings):
+    """Whole channels, heads, neurons and blocks are taken out until a budget holds.
+
+    Exactly one budget: ``speedup`` (of the float model on the target), ``latency_ms``, or the share
+    of multiplications (``macs``) or ``parameters`` that may stay. It is reached in ``steps`` steps,
+    with ``distill`` after each. ``importance`` ranks the units of one layer; ``across`` says how
+    layers are weighed against each other: by the measured damage of narrowing each alone, by the
+    sum of normalised importance, or not at all (the same share everywhere). Widths stay multiples
+    of ``multiple``, by default the profile's. ``blocks`` lets whole residual blocks go.
+    ``on_unprunable`` is for layers that the analysis cannot follow: end with an error that names
+    the line of the model, or go on with the rest.
+    """
+
+    stage: Literal["prune"]
+    speedup: Annotated[Number, Field(gt=1)] | None = None
+    latency_ms: Annotated[Number, Field(gt=0)] | None = None
+    macs: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    parameters: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    steps: Count = 3
+    importance: Literal["l1", "l2", "bn-scale", "taylor", "activation"] = "taylor"
+    across: Literal["damage", "importance", "uniform"] = "damage"
+    blocks: Annotated[bool, Field(strict=True)] = True
+    multiple: Count | None = None
+    on_unprunable: Literal["skip", "error"] = "error"
+    samples: Count = 512
+    distill: Recovery | None = Recovery()
+
+
+class SparsifyStage(Settings):
+    """Single weights become zero, in a ``pattern``, and stay zero from then on.
+
+    ``pattern``: ``unstructured`` and ``block`` (of ``block`` = [outputs, inputs] weights) leave out
+    ``sparsity`` of the weights; ``N:M`` (``2:4``) keeps N of every M weights along the inputs.
+    ``method`` chooses the first mask: by magnitude, or ``sparsegpt`` from ``samples`` calibration
+    samples, which also corrects the other weights. The sparsity rises by a cubic schedule over the
+    first ``ramp`` of all training steps; then masks are frozen. With ``keep_ends`` the first and
+    the last layer stay dense. ``if_no_gain``: what to do where the target's runtime does not run
+    the pattern faster.
+    """
+
+    stage: Literal["sparsify"]
+    pattern: Annotated[str, Field(pattern=r"^(unstructured|block|[1-9]\d?:[1-9]\d?)$")] = "2:4"
+    sparsity: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    block: tuple[Count, Count] = (4, 1)
+    method: Literal["magnitude", "sparsegpt"] = "magnitude"
+    samples: Count = 512
+    ramp: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    keep_ends: Annotated[bool, Field(strict=True)] = True
+    if_no_gain: Literal["skip", "run"] = "run"
+    distill: Recovery | None = Recovery()
+
+
+Stage: TypeAlias = Annotated[
+    PruneStage | SparsifyStage | QuantizeStage, Field(discriminator="stage")
+]
 
 
 class Synthesis(Settings):
@@ -151,13 +217,20 @@ def check_recipe(recipe: Recipe, profile: DeviceProfile) -> None:
 
 
 def _order_mistakes(kinds: list[str]) -> list[str]:
-    """Name what is out of place; ``quantize`` fixes the weights' grid, so nothing may follow."""
+    """Name what is out of place: prune, then sparsify, then quantize, each at most once."""
+    reasons = {
+        ("quantize", "prune"): "prune trains in float, and quantize fixes the weights to a grid",
+        ("quantize", "sparsify"): "sparsify trains in float, and quantize fixes the weights' grid",
+        ("sparsify", "prune"): "taking out channels would break the pattern of zeros",
+    }
     mistakes = []
     for index, kind in enumerate(kinds):
         if kind in kinds[:index]:
             mistakes.append(f"stages[{index}]: {kind} runs at most once")
-        elif kind == "quantize" and any(later != "quantize" for later in kinds[index + 1 :]):
-            mistakes.append(f"stages[{index}]: quantize must be the last stage")
+        for earlier in dict.fromkeys(kinds[:index]):
+            if (earlier, kind) in reasons:
+                why = reasons[earlier, kind]
+                mistakes.append(f"stages[{index}]: {kind} must come before {earlier}: {why}")
     return mistakes
 
 
