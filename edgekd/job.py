@@ -14,19 +14,27 @@ import torch
 from torch import Tensor
 
 from edgekd import __version__
-from edgekd.bench.machine import fingerprint
+from edgekd.bench.machine import fingerprint, runs_here
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.fit import check_fit, check_ids, shape_text
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, load_profile
-from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError
+from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError, RecipeError
 from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.preprocessing import ImagePreprocessing
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import DATA_FREE, Recipe, check_recipe, load_recipe
+from edgekd.recipe import (
+    DATA_FREE,
+    PRUNED,
+    QuantizeStage,
+    Recipe,
+    check_recipe,
+    load_recipe,
+    with_prune_budget,
+)
 from edgekd.runtime import openvino
 from edgekd.synthesis.dataset import ImagePlan, open_images, plan_images, synthesise
 from edgekd.training import training_device
@@ -64,6 +72,8 @@ class CompressRequest:
     out: Path = Path("out")
     max_drop: float | None = None
     max_nfr: float | None = None
+    speedup: float | None = None
+    latency_ms: float | None = None
     runtime: str = "auto"
     trust_pickle: bool = False
     seed: int | None = None
@@ -145,8 +155,7 @@ def draft(request: CompressRequest) -> Draft:
     """Read and check all but the samples."""
     profile = load_profile(request.target)
     _check_runtime(request.runtime, profile)
-    default = profile.recipe if request.data is not None else DATA_FREE
-    recipe = load_recipe(request.recipe or default)
+    recipe = _recipe(request, profile)
     if request.seed is not None:
         recipe = recipe.model_copy(update={"seed": request.seed})
     check_recipe(recipe, profile)
@@ -167,6 +176,19 @@ def draft(request: CompressRequest) -> Draft:
         _image_preprocessing(request, images.shape[0])
     cache = StepCache(request.cache or default_cache())
     return Draft(request, profile, recipe, opened, shape, cache, images)
+
+
+def _recipe(request: CompressRequest, profile: DeviceProfile) -> Recipe:
+    """Return the recipe asked for, or the default, with the request's budget for pruning."""
+    budgets = {"speedup": request.speedup, "latency_ms": request.latency_ms}
+    given = {key: value for key, value in budgets.items() if value is not None}
+    if len(given) > 1:
+        raise RecipeError("--speedup and --latency-ms are two budgets for pruning: give one")
+    default = profile.recipe if request.data is not None else DATA_FREE
+    recipe = load_recipe(request.recipe or (PRUNED if given else default))
+    for key, value in given.items():
+        recipe = with_prune_budget(recipe, key, value)
+    return recipe
 
 
 def complete(draft: Draft, progress: Progress) -> Job:
@@ -229,12 +251,6 @@ def _image_preprocessing(request: CompressRequest, channels: int) -> ImagePrepro
     return ImagePreprocessing("NHWC", request.mean, request.std)
 
 
-def runs_here(profile: DeviceProfile) -> bool:
-    """Tell whether this machine can time models for the target: ONNX Runtime, same processor."""
-    same = profile.architecture in (None, platform.machine())
-    return profile.runtime == "onnxruntime" and same
-
-
 def _check_runtime(wanted: str, profile: DeviceProfile) -> None:
     """Raise ProfileError or MissingExtraError when ``--runtime`` cannot be measured here."""
     if wanted not in ("auto", "onnxruntime", "openvino"):
@@ -252,7 +268,11 @@ def _check_runtime(wanted: str, profile: DeviceProfile) -> None:
 
 
 def _calibration_samples(recipe: Recipe) -> int:
-    return max(stage.calibration.samples for stage in recipe.stages)
+    wanted = (
+        stage.calibration.samples if isinstance(stage, QuantizeStage) else stage.samples
+        for stage in recipe.stages
+    )
+    return max(wanted)
 
 
 def _example(data: Dataset, opened: OpenedModel) -> tuple[Tensor, ...]:

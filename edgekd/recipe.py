@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgekd.device import DeviceProfile, data_root, is_file_name
 from edgekd.errors import RecipeError
@@ -14,6 +14,7 @@ from edgekd.settings import Number, Settings, SettingsError, nearest, read
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 DATA_FREE = "int8-data-free"  # the recipe where neither data nor a recipe is given
+PRUNED = "pruned-int8-distilled"  # where a speed is asked for and no recipe is given
 
 
 class Calibration(Settings):
@@ -104,20 +105,26 @@ class Recovery(Distill):
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
 
 
+PRUNE_BUDGETS = ("speedup", "latency_ms", "macs", "parameters")
+
+
 class PruneStage(Settings):
     """Whole channels, heads, neurons and blocks are taken out until a budget holds.
 
     Exactly one budget: ``speedup`` (of the float model on the target), ``latency_ms``, or the share
     of multiplications (``macs``) or ``parameters`` that may stay. It is reached in ``steps`` steps,
-    with ``distill`` after each. ``importance`` ranks the units of one layer; ``across`` says how
+    with distillation after each. ``importance`` ranks the units of one layer; ``across`` says how
     layers are weighed against each other: by the measured damage of narrowing each alone, by the
     sum of normalised importance, or not at all (the same share everywhere). Widths stay multiples
-    of ``multiple``, by default the profile's. ``blocks`` lets whole residual blocks go.
+    of ``multiple``, by default the profile's. ``blocks`` lets whole residual blocks go. ``samples``
+    calibration samples measure importance and damage. ``distill`` is the training after the last
+    step; those before it take ``step_epochs`` epochs.
     ``on_unprunable`` is for layers that the analysis cannot follow: end with an error that names
     the line of the model, or go on with the rest.
     """
 
     stage: Literal["prune"]
+    step_epochs: Count = 1
     speedup: Annotated[Number, Field(gt=1)] | None = None
     latency_ms: Annotated[Number, Field(gt=0)] | None = None
     macs: Annotated[Number, Field(gt=0, lt=1)] | None = None
@@ -130,6 +137,22 @@ class PruneStage(Settings):
     on_unprunable: Literal["skip", "error"] = "error"
     samples: Count = 512
     distill: Recovery | None = Recovery()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if len(self.budget()) > 1:
+            raise ValueError(f"give one budget, not {' and '.join(self.budget())}")
+        return self
+
+    def budget(self) -> dict[str, float]:
+        """Return the budget's key and value; empty where the recipe leaves it to the command."""
+        values = {key: getattr(self, key) for key in PRUNE_BUDGETS}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def with_budget(self, key: str, value: float) -> PruneStage:
+        """Return the same stage with another budget; raises ValueError for a bad value."""
+        cleared = self.model_dump() | dict.fromkeys(PRUNE_BUDGETS) | {key: value}
+        return PruneStage.model_validate(cleared)
 
 
 class SparsifyStage(Settings):
@@ -181,6 +204,24 @@ class Recipe(Settings):
     synthesis: Synthesis = Synthesis()
 
 
+def with_prune_budget(recipe: Recipe, key: str, value: float) -> Recipe:
+    """Return the recipe with another budget for its prune stage.
+
+    Raises RecipeError when it has none.
+    """
+    if not any(isinstance(stage, PruneStage) for stage in recipe.stages):
+        option = f"--{key.replace('_', '-')}"
+        raise RecipeError(
+            f"{option} needs a recipe with a prune stage, which {recipe.name} does not have; "
+            "give --recipe pruned-int8-distilled, or leave --recipe out"
+        )
+    stages = tuple(
+        stage.with_budget(key, value) if isinstance(stage, PruneStage) else stage
+        for stage in recipe.stages
+    )
+    return recipe.model_copy(update={"stages": stages})
+
+
 def list_recipes() -> tuple[str, ...]:
     """Return the names of the shipped recipes."""
     return tuple(sorted(path.stem for path in (data_root() / "recipes").glob("*.yaml")))
@@ -212,6 +253,12 @@ def recipe_to_yaml(recipe: Recipe) -> str:
 def check_recipe(recipe: Recipe, profile: DeviceProfile) -> None:
     """Raise RecipeError when the stages cannot run in this order for this device."""
     mistakes = _order_mistakes([stage.stage for stage in recipe.stages])
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, PruneStage) and not stage.budget():
+            keys = ", ".join(PRUNE_BUDGETS)
+            mistakes.append(
+                f"stages[{index}]: prune needs a budget: {keys}; or --speedup or --latency-ms"
+            )
     if mistakes:
         raise RecipeError(f"recipe {recipe.name} for {profile.name}: {'; '.join(mistakes)}")
 

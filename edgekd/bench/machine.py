@@ -5,6 +5,14 @@ from __future__ import annotations
 import os
 import platform
 
+from edgekd.device import DeviceProfile
+
+
+def runs_here(profile: DeviceProfile) -> bool:
+    """Tell whether this machine can time models for the target: ONNX Runtime, same processor."""
+    same = profile.architecture in (None, platform.machine())
+    return profile.runtime == "onnxruntime" and same
+
 
 def fingerprint() -> dict[str, str | int]:
     """Return plain data that two measurements must share to be compared.
