@@ -53,5 +53,7 @@ def gate_gradient(members: Sequence[tuple[Tensor, Tensor, int, Places]]) -> Tens
     Source: Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019
     (arXiv 1906.10771), section 3.1.
     """
-    parts = [unit_sums(weight * gradient, axis, places) for weight, gradient, axis, places in members]
+    parts = [
+        unit_sums(weight * gradient, axis, places) for weight, gradient, axis, places in members
+    ]
     return torch.stack(parts).sum(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from edgekd.bench import Protocol, Variant, measure
+from edgekd.bench.machine import runs_here
 from edgekd.cache import step_key
 from edgekd.choice.candidates import Candidate, Measured
 from edgekd.choice.decide import Choice, decide
@@ -15,7 +16,7 @@ from edgekd.errors import StageError
 from edgekd.export.kernels import read_kernels
 from edgekd.export.layer_formats import LAYERS
 from edgekd.export.parity import Outputs, Predict, predict_all
-from edgekd.job import Job, runs_here
+from edgekd.job import Job
 from edgekd.metrics import Quality, compare_outputs
 from edgekd.progress import Progress
 from edgekd.runtime import openvino

@@ -99,7 +99,8 @@ def summed_importance(
     """Return group -> units kept -> the summed importance of what goes."""
     return {
         name: {
-            kept: float(scores[name][least_important(scores[name], kept)].sum()) for kept in kept_units
+            kept: float(scores[name][least_important(scores[name], kept)].sum())
+            for kept in kept_units
         }
         for name, kept_units in options.items()
     }

@@ -2,27 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
-from edgekd.algorithms.width_search import TargetError, targets
-from edgekd.data.loader import batches
 from edgekd.errors import StageError
 from edgekd.graph.batchnorm_mode import reestimate_batch_norm
 from edgekd.graph.program import clone
-from edgekd.graph.taps import Tap, feature_names
+from edgekd.graph.taps import Tap, matching_taps
 from edgekd.progress import Progress
-from edgekd.prune.analysis import Analysis, analyse
+from edgekd.prune.analysis import analyse
+from edgekd.prune.cost import CostModel
 from edgekd.prune.form import prunable_form
+from edgekd.prune.groups import Dependencies, Locked
+from edgekd.prune.residual import residual_blocks
 from edgekd.recipe import PruneStage
 from edgekd.stages.distillation import check_distillation, distill
-from edgekd.stages.prune_budget import Ruler, open_ruler
-from edgekd.stages.prune_choice import Choice, choose
+from edgekd.stages.prune_ruler import Ruler, open_ruler
+from edgekd.stages.prune_step import narrow, samples
 from edgekd.state import CompressionState
 
-Inputs = tuple[Tensor, ...]
-BUDGETS = ("speedup", "latency_ms", "macs", "parameters")
+
+def requires(state: CompressionState, options: PruneStage) -> None:
+    """Refuse before any work what this stage cannot do on this model and data."""
+    if options.distill is not None:
+        check_distillation(state, options.distill, stage="prune")
+    module = prunable_form(state.model, state.example)
+    dependencies = analyse(module, state.example).dependencies
+    lost = [locked for locked in dependencies.locked if not locked.followed]
+    if lost and options.on_unprunable == "error":
+        raise StageError(_unprunable(lost))
+    if not dependencies.groups and not (options.blocks and residual_blocks(module)):
+        raise StageError(
+            "prune: nothing in this model can be taken out: no channels, heads or blocks are free; "
+            "leave the stage out"
+        )
+
+
+def _unprunable(lost: list[Locked]) -> str:
+    first = lost[0]
+    where = f" ({first.line})" if first.line else ""
+    more = f", and {len(lost) - 1} more layers" if len(lost) > 1 else ""
+    return (
+        f"prune: {first.layer} cannot be pruned: {first.reason}{where}{more}; change that line, or "
+        "set 'on_unprunable: skip' to prune the rest"
+    )
+
+
+def describe(options: PruneStage) -> str:
+    """Say in one line what the stage will do."""
+    (key, value), *_ = options.budget().items()
+    words = {
+        "speedup": f"until {value:g}x as fast in float",
+        "latency_ms": f"until {value:g} ms in float",
+        "macs": f"until {value:.0%} of the multiplications are left",
+        "parameters": f"until {value:.0%} of the parameters are left",
+    }[key]
+    what = "channels, heads and whole blocks" if options.blocks else "channels and heads"
+    steps = "at once" if options.steps == 1 else f"in {options.steps} steps"
+    training = (
+        "no training"
+        if options.distill is None
+        else f"then {options.distill.epochs} epochs of distillation"
+    )
+    return f"{what} go {words}, {steps}, ranked by {options.importance}, {training}"
+
+
+def run(state: CompressionState, options: PruneStage, progress: Progress) -> CompressionState:
+    """Return the state with a smaller program in float."""
+    teacher = prunable_form(state.teacher, state.example)
+    before = analyse(teacher, state.example).dependencies
+    for locked in before.locked:
+        if not locked.followed:
+            progress.note(f"prune: {locked.layer} stays as it is: {locked.reason}")
+    ruler = open_ruler(state, options, teacher, before, progress)
+    module = clone(teacher)
+    taps = matching_taps(
+        module, teacher, () if options.distill is None else options.distill.feature_layers
+    )
+    steps: list[dict[str, Any]] = []
+    for count in range(1, options.steps + 1):
+        found = narrow(
+            state,
+            options,
+            teacher,
+            module,
+            taps,
+            ruler,
+            ruler.gain ** (count / options.steps),
+            progress,
+            title=f"prune: step {count} of {options.steps}",
+            last=count == options.steps,
+        )
+        module, taps = found.module, found.taps
+        reestimate_batch_norm(module, samples(state, len(state.data.calibration), 64))
+        training = _recover(state, options, count, teacher, module, taps, progress)
+        steps.append({**found.record, **training})
+    return state.with_model(module, prune=_details(state, options, ruler, before, module, steps))
+
+
+def _recover(
+    state: CompressionState,
+    options: PruneStage,
+    count: int,
+    teacher: fx.GraphModule,
+    module: fx.GraphModule,
+    taps: list[Tap],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train the smaller program in place, as long as the step asks for."""
+    if options.distill is None:
+        return {}
+    wanted = options.distill
+    if count < options.steps:
+        wanted = wanted.model_copy(update={"epochs": options.step_epochs})
+    if not taps:
+        wanted = wanted.model_copy(update={"feature_weight": 0.0})
+    title = f"prune: distillation {count} of {options.steps}"
+    return distill(state, teacher, module, wanted, progress, title=title, taps=taps)
+
+
+def _details(
+    state: CompressionState,
+    options: PruneStage,
+    ruler: Ruler,
+    before: Dependencies,
+    module: fx.GraphModule,
+    steps: list[dict[str, Any]],
+) -> dict[str, Any]:
+    after = analyse(module, state.example).dependencies
+    left = {group.name: group.size for group in after.groups}
+    model = CostModel(module, after, state.example, ruler.times)
+    return {
+        "budget": options.budget(),
+        "source": ruler.source,
+        "wanted_gain": ruler.gain,
+        "importance": options.importance,
+        "across": options.across,
+        "groups": [
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "rows": group.rows,
+                "before": group.size,
+                "after": left.get(group.name, 0),
+            }
+            for group in before.groups
+        ],
+        "blocks_removed": [name for step in steps for name in step["blocks_removed"]],
+        "locked": [asdict(locked) for locked in before.locked],
+        "macs": [ruler.original_model.macs({}), model.macs({})],
+        "parameters": [ruler.original_model.parameters({}), model.parameters({})],
+        "steps": steps,
+    }

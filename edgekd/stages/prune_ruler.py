@@ -1,0 +1,160 @@
+"""What a prune stage's budget counts, and how much of it is to be saved."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import fx
+
+from edgekd.bench.machine import runs_here
+from edgekd.bench.predict import DeviceModel
+from edgekd.bench.protocol import Protocol
+from edgekd.bench.runner import measure
+from edgekd.cache import StepCache, default_cache
+from edgekd.errors import StageError
+from edgekd.export.deployed import export_for
+from edgekd.progress import Progress
+from edgekd.prune.choice import CostOf
+from edgekd.prune.cost import CostModel, LayerTimes
+from edgekd.prune.groups import Dependencies
+from edgekd.prune.layer_table import LayerTable
+from edgekd.recipe import PruneStage
+from edgekd.state import CompressionState
+
+Source = Literal["measured", "predicted", "counted"]
+PROCESSES, ROUNDS = 3, 150  # of a candidate's duet; the pipeline measures the result anew
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A program's cost for any choice, and the original's cost on the same scale."""
+
+    cost_of: CostOf
+    current: float
+    original: float
+    layers_timed: int
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """``gain`` is the wanted cost of the original over that of the result, above 1.
+
+    ``source`` says where costs come from: latency measured on this machine or predicted by the
+    device's latency model, or counted (multiplications, parameters). ``original_ms`` is the
+    original's latency, None where costs are counted.
+    """
+
+    state: CompressionState
+    options: PruneStage
+    gain: float
+    source: Source
+    original_onnx: bytes
+    original_model: CostModel
+    times: LayerTimes
+    original_ms: float | None
+
+    def scale(
+        self,
+        module: fx.GraphModule,
+        dependencies: Dependencies,
+        widths: dict[str, list[int]],
+        progress: Progress,
+    ) -> Scale:
+        """Return the scale for choices among ``widths`` of ``module``; may time layers."""
+        example = self.state.example
+        if self.source != "measured":
+            cost_of = _counted(self.options, CostModel(module, dependencies, example, self.times))
+            original = _counted(self.options, self.original_model)({}, _NONE)
+            return Scale(cost_of, cost_of({}, _NONE), original, 0)
+        original_us, current_us = self.latencies(module)
+        shapes = CostModel(module, dependencies, example, self.times).shapes(widths)
+        self.times.times(shapes, progress)
+        model = CostModel(module, dependencies, example, self.times, measured_us=current_us)
+        return Scale(model.microseconds, current_us, original_us, len(shapes))
+
+    def latencies(self, module: fx.GraphModule) -> tuple[float, float]:
+        """Return microseconds of the original and of ``module``, timed against each other.
+
+        The second is the original's divided by the ratio of paired calls.
+        """
+        state = self.state
+        onnx = export_for(state.profile, module, state.example, state.spec).onnx
+        with tempfile.TemporaryDirectory() as folder:
+            paths = {name: Path(folder) / f"{name}.onnx" for name in ("original", "candidate")}
+            for path, content in zip(paths.values(), (self.original_onnx, onnx), strict=True):
+                path.write_bytes(content)
+            protocol = Protocol(
+                threads=state.profile.threads, processes=PROCESSES, rounds=ROUNDS, seed=state.seed
+            )
+            report = measure(paths, baseline="original", protocol=protocol)
+        original_us = report.models["original"].median_ms * 1e3
+        ratio = report.models["candidate"].ratio
+        assert ratio is not None
+        return original_us, original_us / ratio
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+def _counted(options: PruneStage, model: CostModel) -> CostOf:
+    match options.budget():
+        case {"macs": _}:
+            return model.macs
+        case {"parameters": _}:
+            return model.parameters
+    return model.microseconds
+
+
+def open_ruler(
+    state: CompressionState,
+    options: PruneStage,
+    original: fx.GraphModule,
+    dependencies: Dependencies,
+    progress: Progress,
+) -> Ruler:
+    """Return the ruler of a budget; ``original`` is the teacher in prunable form.
+
+    Raises StageError where the budget is met already, or latency cannot be known.
+    """
+    ((key, value),) = options.budget().items()
+    onnx = export_for(state.profile, state.teacher, state.example, state.spec).onnx
+    counted = key in ("macs", "parameters")
+    here = runs_here(state.profile)
+    times = _times(state, here)
+    source: Source = "counted" if counted else "measured" if here else "predicted"
+    if source == "predicted":
+        progress.note(
+            f"prune: {state.profile.name} is not this machine, so that latency is predicted by its "
+            "latency model, not measured"
+        )
+    model = CostModel(original, dependencies, state.example, times)
+    ruler = Ruler(state, options, 1.0, source, onnx, model, times, None)
+    original_ms = None if counted else _original_us(ruler, original) / 1e3
+    gain = {
+        "speedup": lambda: value,
+        "latency_ms": lambda: (original_ms or 0.0) / value,
+        "macs": lambda: 1 / value,
+        "parameters": lambda: 1 / value,
+    }[key]()
+    if gain <= 1:
+        raise StageError(
+            f"prune: the original takes {original_ms:.3g} ms ({source}), which is within the budget "
+            f"of {value:g} ms; leave the stage out, or ask for less"
+        )
+    return Ruler(state, options, gain, source, onnx, model, times, original_ms)
+
+
+def _times(state: CompressionState, here: bool) -> LayerTimes:
+    if not here:
+        return DeviceModel.of(state.profile)
+    cache = state.cache or StepCache(default_cache())
+    return LayerTable(cache.root / "layers", state.profile.threads)
+
+
+def _original_us(ruler: Ruler, original: fx.GraphModule) -> float:
+    if ruler.source == "measured":
+        return ruler.latencies(original)[0]
+    return ruler.original_model.microseconds({})
