@@ -6,7 +6,7 @@ import io
 import tempfile
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def run_stage(
         progress.note(f"{stage.stage}: already done, taken from the cache")
         return _load_step(job, key)
     started = time.monotonic()
-    after = stages.run(state, stage, progress)
+    partial = job.key(count)
+    after = stages.run(replace(state, key=partial), stage, progress)
     _ensure_same_outputs(state, after, stage)
     exported = export_for(job.profile, after.model, state.example, state.spec)
     outputs, targets = _evaluate(job, exported.here, progress)
@@ -125,6 +126,7 @@ def run_stage(
     record = _record(stage.stage, details, onnx, quality, original.quality, latency, seconds)
     key = job.key(count, for_budget="budget" in after.details)
     _store(job, key, after.model, onnx, (outputs, targets), record)
+    job.cache.discard_partial(partial)
     return _load_step(job, key)
 
 

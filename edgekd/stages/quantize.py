@@ -13,6 +13,7 @@ from edgekd.data.loader import batches
 from edgekd.errors import StageError
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, refresh
+from edgekd.graph.taps import Tap
 from edgekd.graph.tensors import constant, layer_name
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
@@ -26,9 +27,11 @@ from edgekd.quantize.partial import Place, QuantizedProgram
 from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
 from edgekd.quantize.reconstruct import learn_rounding
-from edgekd.recipe import QuantizeStage
+from edgekd.quantize.taps import find_taps
+from edgekd.recipe import Distill, QuantizeStage
 from edgekd.stages.budget import convert_within_budget
 from edgekd.stages.distillation import check_distillation, distill
+from edgekd.stages.distillation_loss import unknown_layer
 from edgekd.state import CompressionState
 from edgekd.training import Inputs
 
@@ -112,7 +115,14 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
             learnable = options.learn_step_sizes and quantizer.learnable
             quantizer.log_scale.requires_grad_(learnable)
         details |= distill(
-            state, float_model, student, options.distill, progress, title="quantize: distillation"
+            state,
+            float_model,
+            student,
+            options.distill,
+            progress,
+            title="quantize: distillation",
+            taps=_taps(student, float_model, options.distill),
+            teacher=None if state.model is state.teacher else _teacher(state),
         )
 
     def place_chosen(module: fx.GraphModule, returned: Mapping[str, str]) -> Placement:
@@ -131,6 +141,18 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
 
     model, found = convert_within_budget(state, program, options, to_integers, progress)
     return state.with_model(model, **details, **found)
+
+
+def _taps(student: fx.GraphModule, original: fx.GraphModule, options: Distill) -> list[Tap]:
+    """Return where features are compared; raises StageError for a layer that is not there."""
+    with unknown_layer("quantize"):
+        return find_taps(student, original, options.feature_layers)
+
+
+def _teacher(state: CompressionState) -> fx.GraphModule:
+    teacher = clone(state.teacher)
+    canonicalize(teacher)
+    return teacher
 
 
 def zero_range_note(names: Sequence[str]) -> str:
