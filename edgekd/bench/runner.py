@@ -52,7 +52,7 @@ def measure(
     with progress.task("Measuring latency", protocol.processes) as advance:
         for process in range(protocol.processes):
             job = {"models": variants, "protocol": protocol.to_dict(), "process": process}
-            answers.append(_run_worker(job, timeout_s))
+            answers.append(run_worker("edgekd.bench.worker", job, timeout_s))
             advance(1)
     samples_ms = {
         name: [[ns / 1e6 for ns in answer["samples_ns"][name]] for answer in answers]
@@ -87,10 +87,13 @@ def _checked(models: Mapping[str, Path | Variant], baseline: str) -> dict[str, d
     }
 
 
-def _run_worker(job: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-    """Run one fresh process to its end and return its answer."""
+def run_worker(module: str, job: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Run ``module`` in one fresh process to its end and return its answer.
+
+    Raises MeasurementError with the line that it left when it fails or takes too long.
+    """
     # -P: whatever lies in the user's current folder must not shadow a module.
-    command = [sys.executable, "-P", "-m", "edgekd.bench.worker"]
+    command = [sys.executable, "-P", "-m", module]
     try:
         done = subprocess.run(
             command,

@@ -123,6 +123,11 @@ def _open(name: str, threads: int, path: str, runtime: str, precision: str | Non
 
 
 def _open_onnxruntime(name: str, path: str, threads: int) -> Session:
+    return OnnxRuntimeSession(open_session(name, path, threads))
+
+
+def open_session(name: str, path: str, threads: int) -> ort.InferenceSession:
+    """Open an ONNX file as all measuring does; raises MeasurementError if that fails."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -131,8 +136,7 @@ def _open_onnxruntime(name: str, path: str, threads: int) -> Session:
     # Threads that spin after a call would take the core from the other model's next call.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return OnnxRuntimeSession(session)
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise MeasurementError(f"model {name!r} cannot be loaded: {one_line(error)}") from error
 

@@ -1,0 +1,77 @@
+"""Measured latencies of layers, each distinct shape timed once on a machine and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime as ort
+
+from edgekd.bench.layers import VERSION, LayerShape, time_layers
+from edgekd.bench.machine import fingerprint
+from edgekd.export.layer_models import layer_model
+from edgekd.progress import Progress
+
+
+class LayerTable:
+    """Layer shape -> microseconds on this machine's ONNX Runtime, with ``threads`` threads.
+
+    What was timed lies under ``folder``, apart for every kind of machine, version of ONNX Runtime
+    and number of threads. Each batch of timings is a file of its own that appears by a rename, so
+    processes may time at once; a file that cannot be read is as good as none.
+    """
+
+    source: Literal["measured"] = "measured"
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self.threads = threads
+        self.conditions: dict[str, Any] = {
+            "version": VERSION,
+            "machine": fingerprint(),
+            "onnxruntime": ort.__version__,
+            "threads": threads,
+        }
+        text = json.dumps(self.conditions, sort_keys=True)
+        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._times = {shape: time for path in self._files() for shape, time in _read(path)}
+
+    def times(
+        self, shapes: Iterable[LayerShape], progress: Progress | None = None
+    ) -> dict[LayerShape, float]:
+        """Return the microseconds of each shape; those not known yet are timed in one batch.
+
+        Raises MeasurementError when a layer cannot be timed.
+        """
+        wanted = sorted(set(shapes))
+        missing = [shape for shape in wanted if shape not in self._times]
+        if missing:
+            found = time_layers(missing, layer_model, self.threads, progress=progress)
+            self._times.update(zip(missing, found, strict=True))
+            self._store(missing)
+        return {shape: self._times[shape] for shape in wanted}
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.json"), reverse=True)  # the first name has the last word
+
+    def _store(self, shapes: list[LayerShape]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        layers = [{"shape": s.to_dict(), "microseconds": self._times[s]} for s in shapes]
+        name = secrets.token_hex(8)
+        temporary = self.folder / f".{name}"
+        text = json.dumps({**self.conditions, "layers": layers}, indent=1, allow_nan=False)
+        temporary.write_text(text, "utf-8")
+        temporary.rename(self.folder / f"{name}.json")
+
+
+def _read(path: Path) -> Iterator[tuple[LayerShape, float]]:
+    """Yield what a file holds; nothing if it is damaged."""
+    try:
+        layers = json.loads(path.read_text("utf-8"))["layers"]
+        found = [(LayerShape.from_dict(x["shape"]), float(x["microseconds"])) for x in layers]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return
+    yield from found
