@@ -166,7 +166,9 @@ ADAPT: dict[object, Callable[[Resizer, fx.GraphModule, fx.Node], None]] = {
         ],
         _convolution,
     ),
-    **dict.fromkeys([aten.view.default, aten._unsafe_view.default, aten.expand.default], _sizes("size")),
+    **dict.fromkeys(
+        [aten.view.default, aten._unsafe_view.default, aten.expand.default], _sizes("size")
+    ),
     **dict.fromkeys([aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], _split),
     **dict.fromkeys([aten.constant_pad_nd.default, aten.pad.default], _pad),
     aten.group_norm.default: _group_norm,

@@ -160,7 +160,7 @@ def repeat_interleave(scope: Scope, node: fx.Node) -> Array:
     if axis is None or array.shape[axis] == 1:
         if axis is None and array.size > 1:
             raise UnfollowedError("it flattens its input")
-        return array.reshape([1] * len(scope.shape(node)))if axis is None else array
+        return array.reshape([1] * len(scope.shape(node))) if axis is None else array
     return array.repeat(arguments(node)["repeats"], axis)
 
 
@@ -182,7 +182,9 @@ def pixel_shuffle(scope: Scope, node: fx.Node) -> Array:
         raise UnfollowedError("it moves units around")
     grouped = array.reshape(-1, factor)
     scope.labels.couple(grouped, [1])
-    return grouped[:, 0].reshape([-1 if axis == array.ndim - 3 else 1 for axis in range(array.ndim)])
+    return grouped[:, 0].reshape(
+        [-1 if axis == array.ndim - 3 else 1 for axis in range(array.ndim)]
+    )
 
 
 def _full_along(array: Array, axis: int, size: int) -> Array:
@@ -208,9 +210,7 @@ SHAPES: dict[object, Callable[[Scope, fx.Node], Any]] = {
         reshape,
     ),
     **dict.fromkeys(TRANSPOSES, transpose),
-    **dict.fromkeys(
-        [aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], split
-    ),
+    **dict.fromkeys([aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], split),
     aten.cat.default: concatenate,
     aten.expand.default: expand,
     aten.constant_pad_nd.default: pad,

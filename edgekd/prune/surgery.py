@@ -21,12 +21,13 @@ from edgekd.prune.resize import Kept, Resizer, cut
 class Smaller:
     """A program without some of its units, and which places of the original's tensors it kept.
 
-    ``kept`` has the computed tensors whose nodes have the same name as before; per axis the places
-    that stayed, or None where all did.
+    ``kept`` has computed tensors by their node's name in the original; per axis the places that
+    stayed, or None where all did. ``names`` maps those names to the ones in ``module``.
     """
 
     module: fx.GraphModule
     kept: dict[str, Kept]
+    names: dict[str, str]
 
 
 def remove(
@@ -45,9 +46,9 @@ def remove(
         if node.op == "call_function":
             resizer.resize(result, node)
     _cut_stored(result, analysis, resizer)
-    names = [node.name for node in result.graph.nodes if node.op != "get_attr"]
     refreshed = refresh(result, example)
-    return Smaller(refreshed, _kept(refreshed, module, names, resizer))
+    names = renamed(result, refreshed)
+    return Smaller(refreshed, _kept(module, names, resizer), names)
 
 
 def mask_consumers(
@@ -77,7 +78,9 @@ def check(dependencies: Dependencies, removed: Removed) -> None:
         if name not in sizes:
             raise StageError(f"there is no group {name!r} to prune; analyse the model again")
         if any(not 0 <= place < sizes[name] for place in places):
-            raise StageError(f"group {name!r} has units 0 to {sizes[name] - 1}, not all of {places}")
+            raise StageError(
+                f"group {name!r} has units 0 to {sizes[name] - 1}, not all of {places}"
+            )
         if len(set(places)) == sizes[name]:
             raise StageError(f"group {name!r} would lose all of its {sizes[name]} units; keep one")
 
@@ -112,22 +115,31 @@ def _replacement(tensor: Tensor, kept: Kept) -> Tensor:
     return new
 
 
-def _kept(
-    refreshed: fx.GraphModule, module: fx.GraphModule, names: list[str], resizer: Resizer
-) -> dict[str, Kept]:
-    """Return what stayed of the tensors whose nodes did not change their name."""
-    before = {node.name: node for node in module.graph.nodes}
-    after = [node.name for node in refreshed.graph.nodes if node.op != "get_attr"]
-    unchanged = [old for old, new in zip(names, after, strict=False) if old == new]
+def renamed(before: fx.GraphModule, after: fx.GraphModule) -> dict[str, str]:
+    """Map the node names of a program to those of the same program exported again.
+
+    Export keeps operations and their order. Where it has added or dropped some, only the names
+    that are in both count.
+    """
+    old, new = ([n.name for n in m.graph.nodes if n.op != "get_attr"] for m in (before, after))
+    if len(old) == len(new):
+        return dict(zip(old, new, strict=True))
+    return {name: name for name in old if name in set(new)}
+
+
+def _kept(module: fx.GraphModule, names: dict[str, str], resizer: Resizer) -> dict[str, Kept]:
+    """Return what stayed of the tensors of ``module`` that the smaller program still computes."""
     found = {}
-    for name in unchanged:
-        node = before.get(name)
-        if node is None or node.op == "output" or not resizer.scope.is_tensor(node):
+    for node in module.graph.nodes:
+        if node.name not in names or node.op == "output" or not resizer.scope.is_tensor(node):
             continue
-        if name not in resizer.scope.arrays:
+        if node.name not in resizer.scope.arrays:
             continue
         kept, shape = resizer.kept(node), node.meta["val"].shape
         # Where an axis joins units with the batch, the places depend on the batch.
-        if all(places is None or isinstance(size, int) for places, size in zip(kept, shape)):
-            found[name] = kept
+        if all(
+            places is None or isinstance(size, int)
+            for places, size in zip(kept, shape, strict=True)
+        ):
+            found[node.name] = kept
     return found
