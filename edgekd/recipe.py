@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from edgekd.device import DeviceProfile, data_root, is_file_name
 from edgekd.errors import RecipeError
-from edgekd.settings import Number, Settings, SettingsError, nearest, read
+from edgekd.settings import Number, Settings, SettingsError, nearest, read, validate
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 DATA_FREE = "int8-data-free"  # the recipe where neither data nor a recipe is given
@@ -152,9 +152,9 @@ class PruneStage(Settings):
         return {key: value for key, value in values.items() if value is not None}
 
     def with_budget(self, key: str, value: float) -> PruneStage:
-        """Return the same stage with another budget; raises ValueError for a bad value."""
+        """Return the same stage with another budget; raises SettingsError for a bad value."""
         cleared = self.model_dump() | dict.fromkeys(PRUNE_BUDGETS) | {key: value}
-        return PruneStage.model_validate(cleared)
+        return validate(cleared, PruneStage)
 
 
 class SparsifyStage(Settings):
@@ -217,10 +217,13 @@ def with_prune_budget(recipe: Recipe, key: str, value: float) -> Recipe:
             f"{option} needs a recipe with a prune stage, which {recipe.name} does not have; "
             "give --recipe pruned-int8-distilled, or leave --recipe out"
         )
-    stages = tuple(
-        stage.with_budget(key, value) if isinstance(stage, PruneStage) else stage
-        for stage in recipe.stages
-    )
+    try:
+        stages = tuple(
+            stage.with_budget(key, value) if isinstance(stage, PruneStage) else stage
+            for stage in recipe.stages
+        )
+    except SettingsError as error:
+        raise RecipeError(f"--{str(error).replace('_', '-', 1)}") from None
     return recipe.model_copy(update={"stages": stages})
 
 

@@ -71,6 +71,20 @@ def run(
             help="Per cent of samples that may turn from right to wrong; exits 1 beyond.",
         ),
     ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            callback=check_finite,
+            help="Prune until the float model is so many times as fast on the target: 2.0",
+        ),
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            callback=check_finite,
+            help="Prune until the float model takes at most so many milliseconds on the target.",
+        ),
+    ] = None,
     runtime: Annotated[
         Choice,
         typer.Option(help="What may be chosen to run the model; auto takes what is fastest."),
@@ -111,6 +125,8 @@ def run(
         out=out or Path("out") / (model.stem or "model"),
         max_drop=max_drop,
         max_nfr=max_nfr,
+        speedup=speedup,
+        latency_ms=latency_ms,
         runtime=runtime.value,
         trust_pickle=trust_pickle,
         seed=seed,
