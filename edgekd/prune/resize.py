@@ -1,0 +1,186 @@
+"""Adapting the numbers in a program's calls to tensors that lost units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from edgekd.graph.tensors import add_tensor, free_name
+from edgekd.prune.labels import Array
+from edgekd.prune.rules_shapes import paddings, slice_places
+from edgekd.prune.scope import Scope, arguments, set_argument
+
+aten = torch.ops.aten
+Kept = tuple[Array | None, ...]  # for every axis the places that stay; None for all
+
+
+class Resizer:
+    """Knows what every tensor of a program keeps when the classes ``removed`` go."""
+
+    def __init__(self, scope: Scope, removed: Array) -> None:
+        self.scope = scope
+        self.removed = removed
+
+    def kept(self, node: fx.Node) -> Kept:
+        """Return what a computed tensor keeps along every axis."""
+        return self.kept_of(self.scope.array(node), self.scope.shape(node))
+
+    def kept_of(self, array: Array, shape: Sequence[int]) -> Kept:
+        """Return what a tensor with these labels keeps; they change along one axis at most."""
+        gone = np.isin(self.scope.labels.classes(array), self.removed)
+        return tuple(
+            None if array.shape[x] == 1 or not gone.any() else np.flatnonzero(~_line(gone, x))
+            for x in range(len(shape))
+        )
+
+    def resize(self, module: fx.GraphModule, node: fx.Node) -> None:
+        """Adapt the call of ``node``, a node of ``module``, which is a copy of the scope's."""
+        adapt = ADAPT.get(node.target)
+        if adapt is not None:
+            adapt(self, module, node)
+
+
+def _line(mask: Any, axis: int) -> Any:
+    others = tuple(x for x in range(mask.ndim) if x != axis)
+    return mask.all(others)
+
+
+def _convolution(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+    given = arguments(node)
+    channels = given["weight"], given["input"]
+    weight, source = (at.scope.shape(n) for n in channels)
+    kept = at.kept(channels[1])[len(source) - (len(weight) - 1)]
+    total = source[len(source) - (len(weight) - 1)]
+    if kept is not None and given["groups"] == total > 1:
+        set_argument(node, "groups", len(kept))
+
+
+def _group_norm(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+    given = arguments(node)
+    kept, channels = at.kept(given["input"])[1], at.scope.shape(given["input"])[1]
+    if kept is not None:
+        set_argument(node, "num_groups", len(kept) * given["num_groups"] // channels)
+
+
+def _sizes(name: str) -> Callable[[Resizer, fx.GraphModule, fx.Node], None]:
+    def adapt(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+        sizes, kept = list(arguments(node)[name]), at.kept(node)
+        changed = [axis for axis, places in enumerate(kept) if places is not None]
+        for axis in changed:
+            places = kept[axis]
+            assert places is not None
+            # A computed size holds units only where an axis joins them with the batch.
+            computed = isinstance(sizes[axis], fx.Node)
+            if computed or sizes[axis] != -1:
+                sizes[axis] = -1 if computed else len(places)
+        if changed:
+            set_argument(node, name, sizes)
+
+    return adapt
+
+
+def _unflatten(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+    given, kept = arguments(node), at.kept(node)
+    sizes = list(given["sizes"])
+    first = given["dim"] % len(at.scope.shape(given["self"]))
+    for i, size in enumerate(sizes):
+        places = kept[first + i]
+        if places is not None and size != -1:
+            sizes[i] = len(places)
+    set_argument(node, "sizes", sizes)
+
+
+def _squeeze(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+    """Name the axes: another one could become 1 long."""
+    shape = at.scope.shape(node.all_input_nodes[0])
+    node.target = aten.squeeze.dims
+    node.args = (node.args[0], [axis for axis, size in enumerate(shape) if size == 1])
+
+
+def _split(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+    source = node.all_input_nodes[0]
+    axis = arguments(node)["dim"] % len(at.scope.shape(source))
+    kept = at.kept(source)[axis]
+    if kept is None:
+        return
+    edges = np.cumsum([0, *(shape[axis] for shape in at.scope.value(node))])
+    sizes = [int(((kept >= a) & (kept < b)).sum()) for a, b in pairwise(edges)]
+    node.target, node.args, node.kwargs = aten.split_with_sizes.default, (source, sizes, axis), {}
+
+
+def _select(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+    given, source = arguments(node), node.all_input_nodes[0]
+    shape = at.scope.shape(source)
+    kept = at.kept(source)[given["dim"] % len(shape)]
+    if kept is not None:
+        index = at.scope.value(given["index"]) % shape[given["dim"] % len(shape)]
+        set_argument(node, "index", int(np.searchsorted(kept, index)))
+
+
+def _slice(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+    source = node.all_input_nodes[0]
+    axis = arguments(node)["dim"] % len(at.scope.shape(source))
+    kept = at.kept(source)[axis]
+    if kept is None:
+        return
+    places = np.flatnonzero(np.isin(kept, slice_places(at.scope, node)))
+    if (np.diff(places) == 1).all():
+        node.args, node.kwargs = (source, axis, int(places[0]), int(places[-1]) + 1), {}
+        return
+    name = free_name(module, f"{node.name}.places")
+    read = add_tensor(module, name, torch.from_numpy(places), before=node)
+    node.target, node.args, node.kwargs = aten.index_select.default, (source, axis, read), {}
+
+
+def _pad(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+    given, source = arguments(node), node.all_input_nodes[0]
+    shape, kept = at.scope.shape(source), at.kept(node)
+    changed = list(given["pad"])
+    for axis, (before, _) in paddings(given["pad"], len(shape)).items():
+        places = kept[axis]
+        if places is not None:
+            first = 2 * (len(shape) - 1 - axis)
+            changed[first] = int((places < before).sum())
+            changed[first + 1] = int((places >= before + shape[axis]).sum())
+    set_argument(node, "pad", changed)
+
+
+ADAPT: dict[object, Callable[[Resizer, fx.GraphModule, fx.Node], None]] = {
+    **dict.fromkeys(
+        [
+            aten.conv1d.default,
+            aten.conv2d.default,
+            aten.conv3d.default,
+            aten.conv1d.padding,
+            aten.conv2d.padding,
+            aten.conv3d.padding,
+            aten.conv_transpose1d.default,
+            aten.conv_transpose2d.input,
+            aten.conv_transpose3d.input,
+            aten.convolution.default,
+        ],
+        _convolution,
+    ),
+    **dict.fromkeys([aten.view.default, aten._unsafe_view.default, aten.expand.default], _sizes("size")),
+    **dict.fromkeys([aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], _split),
+    **dict.fromkeys([aten.constant_pad_nd.default, aten.pad.default], _pad),
+    aten.group_norm.default: _group_norm,
+    aten.reshape.default: _sizes("shape"),
+    aten.select.int: _select,
+    aten.slice.Tensor: _slice,
+    aten.squeeze.default: _squeeze,
+    aten.unflatten.int: _unflatten,
+}
+
+
+def cut(tensor: Tensor, kept: Kept) -> Tensor:
+    """Return the part of a tensor that stays."""
+    for axis, places in enumerate(kept):
+        if places is not None:
+            tensor = tensor.index_select(axis, torch.from_numpy(places))
+    return tensor

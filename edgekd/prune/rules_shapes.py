@@ -1,0 +1,227 @@
+"""Rules for operations that only move elements around."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgekd.prune.labels import Array, Lock, varying
+from edgekd.prune.scope import TRANSPOSES, Scope, UnfollowedError, arguments, transposition
+
+aten = torch.ops.aten
+
+
+def reshape(scope: Scope, node: fx.Node) -> Array:
+    """Any change of shape that keeps the elements in order."""
+    source = node.all_input_nodes[0]
+    array, shape = scope.array(source), scope.shape(node)
+    if array.size == 1:
+        return array.reshape([1] * len(shape))
+    return np.broadcast_to(array, scope.shape(source)).reshape(shape)
+
+
+def transpose(scope: Scope, node: fx.Node) -> Array:
+    """Axes change places."""
+    array = scope.array(node.all_input_nodes[0])
+    return array.transpose(transposition(node, array.ndim))
+
+
+def expand(scope: Scope, node: fx.Node) -> Array:
+    """Copies of an axis of length 1; the labels are the same along it as it is."""
+    array, ndim = scope.array(node.all_input_nodes[0]), len(scope.shape(node))
+    return array.reshape([1] * (ndim - array.ndim) + list(array.shape))
+
+
+def concatenate(scope: Scope, node: fx.Node) -> Array:
+    """Tensors side by side."""
+    given = arguments(node)
+    sources = [n for n in given["tensors"] if scope.shape(n) != (0,)]
+    axis = given["dim"] % len(scope.shape(sources[0]))
+    return _side_by_side(scope, [(scope.array(n), scope.shape(n)[axis]) for n in sources], axis)
+
+
+def stack(scope: Scope, node: fx.Node) -> Array:
+    """Tensors side by side along a new axis."""
+    given = arguments(node)
+    axis = given["dim"] % len(scope.shape(node))
+    parts = [(np.expand_dims(scope.array(n), axis), 1) for n in given["tensors"]]
+    return _side_by_side(scope, parts, axis)
+
+
+def _side_by_side(scope: Scope, parts: Sequence[tuple[Array, int]], axis: int) -> Array:
+    ndim = parts[0][0].ndim
+    others = [max(a.shape[x] for a, _ in parts) for x in range(ndim)]
+    full = []
+    for array, size in parts:
+        shape = [*others]
+        shape[axis] = size
+        full.append(np.broadcast_to(array, shape))
+    return np.concatenate(full, axis)
+
+
+def split(scope: Scope, node: fx.Node) -> list[Array]:
+    """Parts along one axis, in order."""
+    source = node.all_input_nodes[0]
+    axis = arguments(node)["dim"] % len(scope.shape(source))
+    array = _full_along(scope.array(source), axis, scope.shape(source)[axis])
+    edges = np.cumsum([0, *(shape[axis] for shape in scope.value(node))])
+    if array.shape[axis] == 1:
+        return [array] * (len(edges) - 1)
+    return [np.take(array, np.arange(a, b), axis) for a, b in pairwise(edges)]
+
+
+def unbind(scope: Scope, node: fx.Node) -> list[Array]:
+    """The parts of length 1 along one axis, without that axis."""
+    source = node.all_input_nodes[0]
+    axis = arguments(node)["dim"] % len(scope.shape(source))
+    array = scope.array(source)
+    places = range(scope.shape(source)[axis])
+    return [array.take(i if array.shape[axis] > 1 else 0, axis) for i in places]
+
+
+def select(scope: Scope, node: fx.Node) -> Array:
+    """One place along one axis."""
+    given, source = arguments(node), node.all_input_nodes[0]
+    axis, array = given["dim"] % len(scope.shape(source)), scope.array(source)
+    index = scope.value(given["index"]) % scope.shape(source)[axis]
+    return array.take(index if array.shape[axis] > 1 else 0, axis)
+
+
+def take_slice(scope: Scope, node: fx.Node) -> Array:
+    """A range of places along one axis."""
+    source = node.all_input_nodes[0]
+    axis = arguments(node)["dim"] % len(scope.shape(source))
+    array = scope.array(source)
+    if array.shape[axis] == 1:
+        return array
+    return np.take(array, slice_places(scope, node), axis)
+
+
+def slice_places(scope: Scope, node: fx.Node) -> list[int]:
+    """Return which places of its input a slice takes."""
+    given, shape = arguments(node), scope.shape(node.all_input_nodes[0])
+    start, end, step = (scope.value(given[k]) for k in ("start", "end", "step"))
+    return list(range(shape[given["dim"] % len(shape)])[slice(start, end, step)])
+
+
+def pad(scope: Scope, node: fx.Node) -> Array:
+    """Zeros around; new channels are units that nothing stored makes."""
+    given, source = arguments(node), node.all_input_nodes[0]
+    array = scope.array(source)
+    for axis, (before, after) in paddings(given["pad"], array.ndim).items():
+        if array.shape[axis] == 1:
+            continue
+        if given.get("mode", "constant") != "constant" or min(before, after) < 0:
+            raise UnfollowedError("it pads with more than constants, or cuts")
+        places = scope.fresh(node, f"pad {axis}", before + after)
+        shape = [1] * array.ndim
+        shape[axis] = before + after
+        zeros = np.broadcast_to(
+            places.reshape(shape),
+            [*array.shape[:axis], before + after, *array.shape[axis + 1 :]],
+        )
+        ends = np.split(zeros, [before], axis)
+        array = np.concatenate([ends[0], array, ends[1]], axis)
+    return array
+
+
+def paddings(given: Sequence[int], ndim: int) -> dict[int, tuple[int, int]]:
+    """Return the padding of every padded axis; torch names the last axis first."""
+    pairs = zip(given[::2], given[1::2], strict=True)
+    return {ndim - 1 - i: pair for i, pair in enumerate(pairs) if pair != (0, 0)}
+
+
+def get_item(scope: Scope, node: fx.Node) -> Array:
+    """One of several outputs."""
+    parts, index = scope.arrays[node.all_input_nodes[0].name], node.args[1]
+    assert isinstance(parts, list) and isinstance(index, int)
+    return parts[index]
+
+
+def repeat(scope: Scope, node: fx.Node) -> Array:
+    """Copies of the whole tensor."""
+    array, shape = scope.array(node.all_input_nodes[0]), scope.shape(node)
+    source = scope.shape(node.all_input_nodes[0])
+    array = array.reshape([1] * (len(shape) - array.ndim) + list(array.shape))
+    source = (1,) * (len(shape) - len(source)) + source
+    counts = [n // m if array.shape[x] > 1 else 1 for x, (n, m) in enumerate(zip(shape, source))]
+    return np.tile(array, counts)
+
+
+def repeat_interleave(scope: Scope, node: fx.Node) -> Array:
+    """Copies of every element, next to it."""
+    array, axis = scope.array(node.all_input_nodes[0]), arguments(node)["dim"]
+    if axis is None or array.shape[axis] == 1:
+        if axis is None and array.size > 1:
+            raise UnfollowedError("it flattens its input")
+        return array.reshape([1] * len(scope.shape(node)))if axis is None else array
+    return array.repeat(arguments(node)["repeats"], axis)
+
+
+def roll(scope: Scope, node: fx.Node) -> Array:
+    """Elements turn around an axis that holds no units."""
+    array, dims = scope.array(node.all_input_nodes[0]), arguments(node)["dims"]
+    if set(varying(array)) & {axis % array.ndim for axis in dims} or not dims:
+        raise UnfollowedError("it moves units around")
+    return array
+
+
+def pixel_shuffle(scope: Scope, node: fx.Node) -> Array:
+    """The channels of one output channel's pixels go together."""
+    factor = arguments(node)["upscale_factor"] ** 2
+    array = scope.array(node.all_input_nodes[0])
+    if array.size == 1:
+        return array
+    if varying(array) != [array.ndim - 3]:
+        raise UnfollowedError("it moves units around")
+    grouped = array.reshape(-1, factor)
+    scope.labels.couple(grouped, [1])
+    return grouped[:, 0].reshape([-1 if axis == array.ndim - 3 else 1 for axis in range(array.ndim)])
+
+
+def _full_along(array: Array, axis: int, size: int) -> Array:
+    assert array.shape[axis] in (1, size)
+    return array
+
+
+WHOLE_TENSOR = Lock("it is used as a whole")
+
+SHAPES: dict[object, Callable[[Scope, fx.Node], Any]] = {
+    **dict.fromkeys(
+        [
+            aten._unsafe_view.default,
+            aten.flatten.using_ints,
+            aten.reshape.default,
+            aten.squeeze.default,
+            aten.squeeze.dim,
+            aten.squeeze.dims,
+            aten.unflatten.int,
+            aten.unsqueeze.default,
+            aten.view.default,
+        ],
+        reshape,
+    ),
+    **dict.fromkeys(TRANSPOSES, transpose),
+    **dict.fromkeys(
+        [aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], split
+    ),
+    aten.cat.default: concatenate,
+    aten.expand.default: expand,
+    aten.constant_pad_nd.default: pad,
+    aten.pad.default: pad,
+    aten.pixel_shuffle.default: pixel_shuffle,
+    aten.repeat.default: repeat,
+    aten.repeat_interleave.self_int: repeat_interleave,
+    aten.roll.default: roll,
+    aten.select.int: select,
+    aten.slice.Tensor: take_slice,
+    aten.stack.default: stack,
+    aten.unbind.int: unbind,
+    operator.getitem: get_item,
+}

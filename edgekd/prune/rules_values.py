@@ -1,0 +1,199 @@
+"""Rules for operations without weights that compute new values: sums, means, pooling, products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgekd.prune.combine import combine, reduce
+from edgekd.prune.labels import Array, Lock
+from edgekd.prune.rules_layers import product_with_weight
+from edgekd.prune.scope import Scope, UnfollowedError, arguments
+
+aten = torch.ops.aten
+CONTRACTED = Lock("all of it is multiplied with another tensor and summed")
+
+
+def elementwise(scope: Scope, node: fx.Node) -> Array:
+    """Elements that meet each other belong together."""
+    tensors = [n for n in node.all_input_nodes if scope.is_tensor(n)]
+    operands = [(scope.array(n), scope.shape(n)) for n in tensors]
+    return combine(scope.labels, operands, eager=scope.eager)[0]
+
+
+def same(scope: Scope, node: fx.Node) -> Array:
+    """The output is its first input, as far as units are concerned."""
+    return scope.array(node.all_input_nodes[0])
+
+
+def reduction(scope: Scope, node: fx.Node) -> Any:
+    """What is reduced together has to stay together."""
+    given = arguments(node)
+    array = scope.array(node.all_input_nodes[0])
+    axes = given.get("dim")
+    axes = [axes] if isinstance(axes, int) else list(axes or range(array.ndim))
+    lock = Lock(f"{_name(node)} runs over all of it")
+    result = reduce(scope.labels, array, axes, lock)
+    value = scope.value(node)
+    parts = value if isinstance(value, list) else [value]
+    if len(parts[0]) != array.ndim:
+        kept = [axis for axis in range(array.ndim) if axis not in {a % array.ndim for a in axes}]
+        result = result.reshape([result.shape[axis] for axis in kept])
+    return [result] * len(parts) if isinstance(value, list) else result
+
+
+def along_axis(scope: Scope, node: fx.Node) -> Array:
+    """Softmax and the like: the shape stays, but all along one axis depends on each other."""
+    array = scope.array(node.all_input_nodes[0])
+    lock = Lock(f"{_name(node)} runs over all of it")
+    return reduce(scope.labels, array, [arguments(node)["dim"]], lock)
+
+
+def pooling(scope: Scope, node: fx.Node) -> Any:
+    """Every channel is pooled or resized by itself."""
+    array = scope.array(node.all_input_nodes[0])
+    value = scope.value(node)
+    first = value[0] if isinstance(value, list) else value
+    lock = Lock(f"{_name(node)} runs over all of it")
+    spatial = next(int(c) for c in _name(node) if c.isdigit())
+    array = reduce(scope.labels, array, range(-spatial, 0), lock)
+    assert len(first) == array.ndim
+    return [array] * len(value) if isinstance(value, list) else array
+
+
+def product(scope: Scope, node: fx.Node) -> Array:
+    """``a @ b``: a layer if b is a stored matrix; else what is contracted belongs together."""
+    left, right = (n for n in node.args[-2:] if isinstance(n, fx.Node))
+    stored = scope.weight(right)
+    if stored is not None and len(stored[1]) == 2 and scope.weight(left) is None:
+        return product_with_weight(scope, node, left, right)
+    return contract(scope, left, right)
+
+
+def contract(scope: Scope, left: fx.Node, right: fx.Node, *, transposed: bool = False) -> Array:
+    """Return the labels of ``left @ right``, or of ``left @ right^T``.
+
+    One contracted vector is one unit: a head of an attention, if there are several of them.
+    """
+    a, a_shape = scope.array(left), scope.shape(left)
+    b, b_shape = scope.array(right), scope.shape(right)
+    if len(a_shape) < 2 or len(b_shape) < 2:
+        raise UnfollowedError("it multiplies with a vector")
+    if transposed:
+        b, b_shape = b.swapaxes(-2, -1), (*b_shape[:-2], b_shape[-1], b_shape[-2])
+    for array in (a, b):
+        if array.size > 1:
+            scope.labels.mark_heads(array)
+    a = reduce(scope.labels, a, [-1], CONTRACTED)
+    b = reduce(scope.labels, b, [-2], CONTRACTED)
+    operands = [(a, (*a_shape[:-1], 1)), (b, (*b_shape[:-2], 1, b_shape[-1]))]
+    return combine(scope.labels, operands, eager=True)[0]
+
+
+def attention(scope: Scope, node: fx.Node) -> Array:
+    """Attention that stayed in one piece: causal, or with dropout."""
+    given = arguments(node)
+    if given.get("enable_gqa"):
+        raise UnfollowedError("it shares keys among queries")
+    query, key, value, mask = (given[k] for k in ("query", "key", "value", "attn_mask"))
+    scores = contract(scope, query, key, transposed=True)
+    shape = (*scope.shape(query)[:-1], scope.shape(key)[-2])
+    if mask is not None:
+        operands = [(scores, shape), (scope.array(mask), scope.shape(mask))]
+        scores, _ = combine(scope.labels, operands, eager=True)
+    scores = reduce(scope.labels, scores, [-1], CONTRACTED)
+    v, v_shape = scope.array(value), scope.shape(value)
+    v = reduce(scope.labels, v, [-2], CONTRACTED)
+    operands = [(scores, (*shape[:-1], 1)), (v, (*v_shape[:-2], 1, v_shape[-1]))]
+    return combine(scope.labels, operands, eager=True)[0]
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target).split(".")[1]
+
+
+VALUES: dict[object, Callable[[Scope, fx.Node], Any]] = {
+    **dict.fromkeys(
+        [
+            aten.alias.default,
+            aten.clone.default,
+            aten.contiguous.default,
+            aten.detach.default,
+            aten.detach_.default,
+            aten.dropout.default,
+            aten.feature_dropout.default,
+            aten.lift_fresh_copy.default,
+            aten._to_copy.default,
+            aten.to.dtype,
+            aten.to.device,
+            aten.to.dtype_layout,
+            aten.type_as.default,
+        ],
+        same,
+    ),
+    **dict.fromkeys(
+        [
+            aten.all.dim,
+            aten.amax.default,
+            aten.amin.default,
+            aten.any.dim,
+            aten.argmax.default,
+            aten.argmin.default,
+            aten.linalg_vector_norm.default,
+            aten.logsumexp.default,
+            aten.max.default,
+            aten.max.dim,
+            aten.mean.default,
+            aten.mean.dim,
+            aten.min.default,
+            aten.min.dim,
+            aten.norm.ScalarOpt_dim,
+            aten.prod.dim_int,
+            aten.std.correction,
+            aten.std.dim,
+            aten.sum.default,
+            aten.sum.dim_IntList,
+            aten.var.correction,
+            aten.var.dim,
+        ],
+        reduction,
+    ),
+    **dict.fromkeys(
+        [
+            aten._softmax.default,
+            aten.cumsum.default,
+            aten.log_softmax.int,
+            aten.softmax.int,
+        ],
+        along_axis,
+    ),
+    **dict.fromkeys(
+        [
+            aten.adaptive_avg_pool1d.default,
+            aten.adaptive_avg_pool2d.default,
+            aten.adaptive_avg_pool3d.default,
+            aten.adaptive_max_pool1d.default,
+            aten.adaptive_max_pool2d.default,
+            aten.avg_pool1d.default,
+            aten.avg_pool2d.default,
+            aten.avg_pool3d.default,
+            aten.max_pool1d.default,
+            aten.max_pool2d.default,
+            aten.max_pool2d_with_indices.default,
+            aten.max_pool3d.default,
+            aten.upsample_bicubic2d.vec,
+            aten.upsample_bilinear2d.vec,
+            aten.upsample_linear1d.vec,
+            aten.upsample_nearest1d.vec,
+            aten.upsample_nearest2d.vec,
+        ],
+        pooling,
+    ),
+    aten.matmul.default: product,
+    aten.mm.default: product,
+    aten.bmm.default: product,
+    aten.scaled_dot_product_attention.default: attention,
+}

@@ -1,0 +1,133 @@
+"""Taking units out of a program, for good or by zeroing what reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from edgekd.errors import StageError
+from edgekd.graph.program import clone, refresh
+from edgekd.graph.tensors import clean, constant
+from edgekd.prune.analysis import Analysis, stored_labels
+from edgekd.prune.groups import Dependencies, Removed
+from edgekd.prune.labels import Array
+from edgekd.prune.resize import Kept, Resizer, cut
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A program without some of its units, and which places of the original's tensors it kept.
+
+    ``kept`` has the computed tensors whose nodes have the same name as before; per axis the places
+    that stayed, or None where all did.
+    """
+
+    module: fx.GraphModule
+    kept: dict[str, Kept]
+
+
+def remove(
+    module: fx.GraphModule, analysis: Analysis, removed: Removed, example: tuple[Tensor, ...]
+) -> Smaller:
+    """Return ``module``, the program that was analysed or a copy with other values, made smaller.
+
+    Raises StageError for a group or unit that does not exist, and for a group that would lose all.
+    """
+    check(analysis.dependencies, removed)
+    gone = [analysis.units[name][list(places)] for name, places in removed.items() if places]
+    resizer = Resizer(analysis.scope, np.concatenate([np.empty(0, np.int64), *gone]))
+    result = clone(module)
+    nodes = list(result.graph.nodes)
+    for node in nodes:
+        if node.op == "call_function":
+            resizer.resize(result, node)
+    _cut_stored(result, analysis, resizer)
+    names = [node.name for node in result.graph.nodes if node.op != "get_attr"]
+    refreshed = refresh(result, example)
+    return Smaller(refreshed, _kept(refreshed, module, names, resizer))
+
+
+def mask_consumers(
+    module: fx.GraphModule, dependencies: Dependencies, removed: Removed
+) -> fx.GraphModule:
+    """Return a copy of ``module`` that reads zeros where units were ``removed``.
+
+    It has the shapes of the original, and the outputs of the smaller program.
+    """
+    check(dependencies, removed)
+    result = clone(module)
+    groups = {group.name: group for group in dependencies.groups}
+    for name, places in removed.items():
+        for member in groups[name].consumed:
+            indices = [i for unit in places for i in member.indices[unit]]
+            path, _, leaf = member.tensor.rpartition(".")
+            tensor = getattr(result.get_submodule(path), leaf)
+            with torch.no_grad():
+                tensor.index_fill_(member.axis, torch.tensor(indices, dtype=torch.long), 0)
+    return result
+
+
+def check(dependencies: Dependencies, removed: Removed) -> None:
+    """Raise StageError if ``removed`` names what does not exist or empties a group."""
+    sizes = {group.name: group.size for group in dependencies.groups}
+    for name, places in removed.items():
+        if name not in sizes:
+            raise StageError(f"there is no group {name!r} to prune; analyse the model again")
+        if any(not 0 <= place < sizes[name] for place in places):
+            raise StageError(f"group {name!r} has units 0 to {sizes[name] - 1}, not all of {places}")
+        if len(set(places)) == sizes[name]:
+            raise StageError(f"group {name!r} would lose all of its {sizes[name]} units; keep one")
+
+
+def _cut_stored(module: fx.GraphModule, analysis: Analysis, resizer: Resizer) -> None:
+    labels = stored_labels(analysis.scope)
+    done: dict[int, Tensor] = {}
+    for node in module.graph.nodes:
+        tensor = constant(module, node)
+        if tensor is None or id(tensor) in {id(new) for new in done.values()}:
+            continue
+        name = str(node.target)
+        if id(tensor) not in done:
+            kept = _kept_stored(resizer, labels.get(name, {}), tensor)
+            done[id(tensor)] = _replacement(tensor, kept)
+        path, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(path), leaf, done[id(tensor)])
+    clean(module)
+
+
+def _kept_stored(resizer: Resizer, labels: dict[int, Array], tensor: Tensor) -> Kept:
+    kept: list[Array | None] = [None] * tensor.ndim
+    for axis, line in labels.items():
+        (kept[axis],) = resizer.kept_of(line, line.shape)
+    return tuple(kept)
+
+
+def _replacement(tensor: Tensor, kept: Kept) -> Tensor:
+    new = cut(tensor.detach(), kept).clone()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(new, requires_grad=tensor.requires_grad)
+    return new
+
+
+def _kept(
+    refreshed: fx.GraphModule, module: fx.GraphModule, names: list[str], resizer: Resizer
+) -> dict[str, Kept]:
+    """Return what stayed of the tensors whose nodes did not change their name."""
+    before = {node.name: node for node in module.graph.nodes}
+    after = [node.name for node in refreshed.graph.nodes if node.op != "get_attr"]
+    unchanged = [old for old, new in zip(names, after, strict=False) if old == new]
+    found = {}
+    for name in unchanged:
+        node = before.get(name)
+        if node is None or node.op == "output" or not resizer.scope.is_tensor(node):
+            continue
+        if name not in resizer.scope.arrays:
+            continue
+        kept, shape = resizer.kept(node), node.meta["val"].shape
+        # Where an axis joins units with the batch, the places depend on the batch.
+        if all(places is None or isinstance(size, int) for places, size in zip(kept, shape)):
+            found[name] = kept
+    return found
