@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -26,7 +26,16 @@ from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.preprocessing import ImagePreprocessing
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import DATA_FREE, Recipe, check_recipe, load_recipe
+from edgekd.recipe import (
+    DATA_FREE,
+    PruneStage,
+    QuantizeStage,
+    Recipe,
+    SparsifyStage,
+    Stage,
+    check_recipe,
+    load_recipe,
+)
 from edgekd.runtime import openvino
 from edgekd.synthesis.dataset import ImagePlan, open_images, plan_images, synthesise
 from edgekd.training import training_device
@@ -39,6 +48,7 @@ _DECIDING_FIELDS = {
     "channel_multiple",
     "float_type",
     "layer_norm",
+    "sparse_patterns",
 }
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 
@@ -252,7 +262,18 @@ def _check_runtime(wanted: str, profile: DeviceProfile) -> None:
 
 
 def _calibration_samples(recipe: Recipe) -> int:
-    return max(stage.calibration.samples for stage in recipe.stages)
+    return max(_samples(stage) for stage in recipe.stages)
+
+
+def _samples(stage: Stage) -> int:
+    """Return how many calibration samples a stage asks for."""
+    match stage:
+        case QuantizeStage():
+            return stage.calibration.samples
+        case SparsifyStage() | PruneStage():
+            return stage.samples
+        case _:
+            assert_never(stage)
 
 
 def _example(data: Dataset, opened: OpenedModel) -> tuple[Tensor, ...]:

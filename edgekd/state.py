@@ -23,7 +23,7 @@ class CompressionState:
     returns a new state with a new model and never changes the one it was given. ``cache`` is for
     what a stage computes on the way and another run can take up.
     ``original_outputs`` are the exported original's for all validation samples: what ``budget``
-    compares with.
+    compares with. ``keep_zeros``: an earlier stage has set weights to zero for good.
     """
 
     model: fx.GraphModule
@@ -38,6 +38,7 @@ class CompressionState:
     original_outputs: Outputs = ()
     details: dict[str, Any] = field(default_factory=dict)
     cache: StepCache | None = None
+    keep_zeros: bool = False
 
     def with_model(self, model: fx.GraphModule, **details: Any) -> CompressionState:
         """Return a state that holds ``model``; ``details`` go into the stage's report."""
