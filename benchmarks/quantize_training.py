@@ -40,6 +40,7 @@ from edgekd.progress import Silent
 from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.onnxruntime import SCHEME, place
 from edgekd.quantize.prepare import prepare as insert_quantizers
+from edgekd.quantize.taps import find_taps
 from edgekd.recipe import Calibration, Distill, QuantizeStage
 from edgekd.stages import quantize
 from edgekd.stages.distillation_loss import distillation_loss
@@ -144,7 +145,8 @@ def _training_step(
     options: Distill,
     read: Callable[[], tuple[Tensor, ...]],
 ) -> Callable[[], None]:
-    loss = distillation_loss(student, original, options, classification=True)
+    taps = find_taps(student, original)
+    loss = distillation_loss(student, original, options, classification=True, taps=taps)
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-6)
     average = None
     if options.ema is not None:

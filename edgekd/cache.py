@@ -69,6 +69,14 @@ class StepCache:
 
         return self.build(key, write, record)
 
+    def partial(self, key: str) -> Path:
+        """Return the folder for what a step that is not finished has done so far; it may exist."""
+        return self.root / f"{key}.partial"
+
+    def discard_partial(self, key: str) -> None:
+        """Remove that folder, if it is there."""
+        shutil.rmtree(self.partial(key), ignore_errors=True)
+
     def build(self, key: str, write: Callable[[Path], None], record: Mapping[str, Any]) -> Path:
         """Let ``write`` fill a new folder file by file, and give it the place of ``key``.
 

@@ -28,17 +28,19 @@ class Distill(Settings):
 
     ``loss``: ``kl`` compares class probabilities at ``temperature``, ``standardized-kl`` those of
     z-scored logits, ``top-k-kl`` those of the ``top_k`` likeliest classes, ``mse`` raw outputs;
-    ``auto`` is ``kl`` for class logits and ``mse`` otherwise. ``feature_weight`` times the error of
-    the tensors between blocks is added. ``hard_label_weight`` (0 to 1) is the share of the labels'
-    cross entropy. Training takes ``epochs`` passes over the data, but at most ``max_steps``
-    optimiser steps. ``augment`` applies to images only. ``ema`` is the decay of a moving average
-    of the weights, which is kept in their place. ``mixed_precision`` is for CUDA.
+    ``auto`` is ``kl`` for class logits and ``mse`` otherwise. ``feature_weight`` times the relative
+    errors of the tensors between blocks is added, or of those behind ``feature_layers`` (module
+    paths, ``*`` for any name between two dots). ``hard_label_weight`` (0 to 1) is the share of the
+    labels' cross entropy. Training takes ``epochs`` passes over the data, but at most
+    ``max_steps`` optimiser steps. ``augment`` applies to images only. ``ema`` is the decay of a
+    moving average of the weights, which is kept in their place. ``mixed_precision`` is for CUDA.
     """
 
     loss: Literal["auto", "kl", "standardized-kl", "top-k-kl", "mse"] = "auto"
     temperature: Annotated[Number, Field(gt=0)] = 4.0
     top_k: Count = 5
     feature_weight: Annotated[Number, Field(ge=0)] = 0.0
+    feature_layers: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     hard_label_weight: Annotated[Number, Field(ge=0, le=1)] = 0.0
     epochs: Count = 3
     max_steps: Count = 2000

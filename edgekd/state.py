@@ -22,6 +22,7 @@ class CompressionState:
     ``model`` and ``teacher`` (the FP32 original) are graph modules of ATen operations; a stage
     returns a new state with a new model and never changes the one it was given. ``cache`` is for
     what a stage computes on the way and another run can take up.
+    ``key`` is the cache key of the step that is being computed, if it is to go on after a crash.
     ``original_outputs`` are the exported original's for all validation samples: what ``budget``
     compares with. ``keep_zeros``: an earlier stage has set weights to zero for good.
     """
@@ -38,6 +39,7 @@ class CompressionState:
     original_outputs: Outputs = ()
     details: dict[str, Any] = field(default_factory=dict)
     cache: StepCache | None = None
+    key: str | None = None
     keep_zeros: bool = False
 
     def with_model(self, model: fx.GraphModule, **details: Any) -> CompressionState:

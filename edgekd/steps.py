@@ -7,7 +7,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,8 @@ def run_stage(
         progress.note(f"{stage.stage}: already done, taken from the cache")
         return _load_step(job, key)
     started = time.monotonic()
-    after = stages.run(state, stage, progress)
+    partial = job.key(count)
+    after = stages.run(replace(state, key=partial), stage, progress)
     if after.model is state.model:
         return _unchanged(job, finished[-1], stage.stage, count, after.details)
     _ensure_same_outputs(state, after, stage)
@@ -133,6 +134,7 @@ def run_stage(
     record = _record(stage.stage, details, onnx, quality, original.quality, latency, seconds)
     key = job.key(count, for_budget="budget" in after.details)
     _store(job, key, after.model, onnx, (outputs, targets), record)
+    job.cache.discard_partial(partial)
     return _load_step(job, key)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,22 @@ class Schedule:
         return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
 
 
+class Keeper(Protocol):
+    """What keeps a training on disk while it runs, so that another process can go on with it."""
+
+    def restore(self) -> dict[str, Any] | None:
+        """Bring back what the training changes, the batches too; return the loop's own state."""
+        ...
+
+    def due(self) -> bool:
+        """Tell whether enough time has passed to save again."""
+        ...
+
+    def save(self, loop: dict[str, Any]) -> None:
+        """Store everything, with the loop's own state: tensors and plain values."""
+        ...
+
+
 def train(
     parameters: Iterable[nn.Parameter] | list[dict[str, object]],
     loss: Loss,
@@ -72,17 +89,20 @@ def train(
     *,
     title: str,
     scaler: torch.amp.GradScaler | None = None,
-    after_step: Callable[[], None] = lambda: None,
+    after_step: Callable[[int], None] = lambda _step: None,
+    keeper: Keeper | None = None,
 ) -> list[float]:
     """Minimise ``loss`` by ``schedule``; return the mean loss of each pass, a cut one included.
 
     Args:
         parameters: what to train, as tensors or optimiser groups (``lr`` is relative to others).
         loss: from (inputs, targets) to a scalar with a graph.
-        epochs: starts one pass over the training batches.
+        epochs: starts one pass over the training batches; after ``keeper.restore`` the rest of
+            the pass that was interrupted.
         scaler: multiplies the loss, for gradients in float16. A step whose gradients overflow is
             left out, and the learning rate waits for the next one.
-        after_step: called when the weights have changed.
+        after_step: called when the weights have changed, with the number of steps done (from 1).
+        keeper: saves the training now and then, and in the end.
 
     Raises StageError if the loss stops being finite.
     """
@@ -93,18 +113,35 @@ def train(
         weight_decay=schedule.weight_decay,
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
+    parts: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    # Steps left at the start of the pass, and of the pass itself: steps, samples and their loss.
+    left, done, count, total = schedule.steps, 0, 0, 0.0
     history: list[float] = []
-    left = schedule.steps
-    with progress.task(title, left) as advance:
+    if keeper is not None and (found := keeper.restore()) is not None:
+        for name, part in parts.items():
+            part.load_state_dict(found[name])
+        left, done, count, total = found["left"], found["done"], found["count"], found["total"]
+        history = list(found["history"])
+    before = schedule.steps - left + done
+
+    def save() -> None:
+        if keeper is not None:
+            loop = {"left": left, "done": done, "count": count, "total": total}
+            states = {name: part.state_dict() for name, part in parts.items()}
+            keeper.save({**states, **loop, "history": history})
+
+    with progress.task(title, schedule.steps) as advance:
+        if before:
+            advance(before)
         while left > 0:
-            total, count = 0.0, 0
-            for inputs, targets in islice(epochs(), left):
+            for inputs, targets in islice(epochs(), left - done):
                 value = loss(inputs, targets)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+                done += 1
                 if _step(scaler, optimizer):
                     scheduler.step()
-                    after_step()
+                    after_step(schedule.steps - left + done)
                 total += float(value.detach()) * len(inputs[0])
                 count += len(inputs[0])
                 if not math.isfinite(total):
@@ -114,8 +151,12 @@ def train(
                         + (" or set mixed_precision to false" if scaler.is_enabled() else "")
                     )
                 advance(1)
-            left -= schedule.steps_per_epoch
+                if keeper is not None and keeper.due():
+                    save()
+            left = max(0, left - schedule.steps_per_epoch)
             history.append(total / max(1, count))
+            done, count, total = 0, 0, 0.0
+        save()
     return history
 
 

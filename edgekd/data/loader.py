@@ -40,10 +40,14 @@ def indexed_batches(
     batch_size: int,
     *,
     order: np.random.Generator | None = None,
+    skip: int = 0,
 ) -> Iterator[tuple[Indices, tuple[Tensor, ...], Tensor | None]]:
-    """Yield what ``batches`` does, and before it the places of the batch in ``samples``."""
+    """Yield what ``batches`` does, and before it the places of the batch in ``samples``.
+
+    The first ``skip`` batches are left out, without reading their samples.
+    """
     indices = np.arange(len(samples)) if order is None else order.permutation(len(samples))
-    for start in range(0, len(indices), batch_size):
+    for start in range(skip * batch_size, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         if order is not None and start and len(chosen) == 1 < batch_size:
             return

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
+NO_LABEL = -1  # among class labels: this sample has none
 UNNAMED = "x"  # the key of a model's only input where the data does not name it
 
 

@@ -16,6 +16,14 @@ _FOLDABLE = (
 )
 
 
+def batch_norms(module: fx.GraphModule) -> list[fx.Node]:
+    """Return the batch norms that have stored statistics, in order."""
+    found = (n for n in module.graph.nodes if is_op(n, aten.batch_norm.default))
+    return [
+        norm for norm in found if all(constant(module, norm.args[i]) is not None for i in (3, 4))
+    ]
+
+
 def fold_batch_norm(module: fx.GraphModule) -> int:
     """Fold every inference-mode batch norm that follows a layer of its own; return how many.
 

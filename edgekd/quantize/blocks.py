@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from edgekd.graph.cuts import computed, single
 from edgekd.quantize.fake import Quantizer, WeightQuantizer
 from edgekd.quantize.operations import clamp_ceiling, is_relu
 
@@ -54,26 +55,11 @@ def float_name(node: fx.Node) -> str:
 
 def _boundaries(module: fx.GraphModule) -> list[Boundary]:
     """Return the program's inputs, every single tensor that cuts it in two, and its outputs."""
-    computed = _computed(module)
-    position = {node: i for i, node in enumerate(module.graph.nodes)}
-    found = [tuple(node for node in computed if node.op == "placeholder")]
-    needed = -1  # the last position that reads a tensor from before
-    for node in computed:
-        if needed <= position[node] and node.op != "placeholder":
-            found.append((node,))
-        needed = max([needed, *(position[user] for user in node.users)])
+    nodes = computed(module)
+    inputs = tuple(node for node in nodes if node.op == "placeholder")
+    found = [inputs, *((node,) for node in single(module, nodes) if node.op != "placeholder")]
     outputs = tuple(module.graph.output_node().all_input_nodes)
     return found if outputs == found[-1] else [*found, outputs]
-
-
-def _computed(module: fx.GraphModule) -> list[fx.Node]:
-    """Return what depends on the program's inputs, in order, the output node left out."""
-    found: dict[fx.Node, None] = {}
-    for node in module.graph.nodes:
-        depends = any(n in found for n in node.all_input_nodes)
-        if node.op == "placeholder" or (depends and node.op != "output"):
-            found[node] = None
-    return list(found)
 
 
 def _between(module: fx.GraphModule, start: Boundary, end: Boundary) -> list[fx.Node]:

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.optim.swa_utils import AveragedModel
 
-from edgekd.algorithms.augment import augment_images
 from edgekd.algorithms.moving_average import moving_average
-from edgekd.data.loader import Batch, batches, indexed_batches
+from edgekd.data.loader import batches
 from edgekd.errors import StageError
-from edgekd.graph.canonical import canonicalize
+from edgekd.graph.batchnorm import batch_norms, fold_batch_norm
+from edgekd.graph.batchnorm_mode import reestimate_batch_norm
 from edgekd.graph.devices import move
-from edgekd.graph.program import clone
+from edgekd.graph.program import clone, digest
+from edgekd.graph.taps import Tap
 from edgekd.model.trace import quiet
 from edgekd.progress import Progress
 from edgekd.recipe import Distill
+from edgekd.stages.checkpoint import Checkpoint, Restorable
 from edgekd.stages.distillation_loss import check_loss, distillation_loss
-from edgekd.stages.teacher_cache import TeacherOutputs, teacher_outputs
+from edgekd.stages.passes import Passes, to_device
+from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.state import CompressionState
-from edgekd.training import Loss, Schedule, train, training_device
+from edgekd.training import Inputs, Loss, Schedule, train, training_device
+
+STATISTICS_SAMPLES = 4096  # for the running statistics of batch norms
 
 
 def check_distillation(state: CompressionState, options: Distill, *, stage: str) -> None:
@@ -37,6 +43,16 @@ def check_distillation(state: CompressionState, options: Distill, *, stage: str)
         )
 
 
+def schedule_of(state: CompressionState, options: Distill) -> Schedule:
+    """Return the schedule that ``distill`` trains by; its ``steps`` is the number of steps."""
+    return Schedule(
+        options.epochs,
+        -(-len(state.data.train) // options.batch_size),
+        options.learning_rate,
+        max_steps=options.max_steps,
+    )
+
+
 def distill(
     state: CompressionState,
     original: fx.GraphModule,
@@ -45,59 +61,91 @@ def distill(
     progress: Progress,
     *,
     title: str,
+    taps: Sequence[Tap] = (),
+    teacher: fx.GraphModule | None = None,
+    after_step: Callable[[int], None] = lambda _step: None,
+    carried: Mapping[str, Tensor] | None = None,
+    undo: bool = True,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Train ``student`` in place against the teacher; return details for the report.
 
-    ``original`` is the program that ``student`` was before quantizers were put in; features are
-    compared with its tensors. Training runs on ``device``, by default ``training_device()``; the
-    student comes back to the CPU. With ``ema`` the averaged weights take the place of the last.
-    The loss on the calibration samples, which training never sees, decides whether the training
-    is kept: a student that did not gain goes back to what it was.
+    ``original`` has the tensors that those of the student are compared with, where ``taps`` say.
+    ``teacher`` gives the outputs to learn; by default ``original`` does, in the same pass. Neither
+    is changed, and either may have batch norms or have them folded. Where the student has them,
+    they train with the statistics of each batch, and the running ones are taken anew in the end.
+
+    ``after_step`` is called behind every optimiser step with the number of steps done (from 1),
+    and once more in the end; it may change the student's parameters (masks). ``carried`` are
+    tensors that it changes: a checkpoint holds them too, and brings them back in place.
+
+    Training runs on ``device``, by default ``training_device()``; the student comes back to the
+    CPU. With ``ema`` the averaged weights take the place of the last. The loss on the calibration
+    samples, which training never sees, decides whether the training is kept: with ``undo`` a
+    student that did not gain goes back to what it was. Where the state has a cache and a key, a
+    run that was killed goes on from its last checkpoint, to the same weights; ``title`` must then
+    differ from that of every other training of the stage.
     """
     device = device or training_device()
+    start = digest(student)
     original = clone(original)
-    teacher = original if state.model is state.teacher else _teacher(state)
+    teacher = original if teacher is None else clone(teacher)
+    if options.feature_weight == 0:
+        fold_batch_norm(teacher)
     for module in (student, original, teacher):
         move(module, device)
     before = copy.deepcopy(student.state_dict())
 
-    def loss_in(*, mixed_precision: bool) -> Loss:
+    def loss_in(*, training: bool) -> Loss:
         return distillation_loss(
             student,
             teacher,
             options,
             classification=state.classification,
+            taps=taps,
             original=original,
-            mixed_precision=mixed_precision,
+            mixed_precision=training and options.mixed_precision,
+            batch_statistics=training,
         )
 
-    judge = loss_in(mixed_precision=False)  # what is deployed has no 16-bit floats
+    judge = loss_in(training=False)  # what is deployed has no 16-bit floats
     held_out = [held_out_loss(state, judge, device)]
-    schedule = Schedule(
-        options.epochs,
-        -(-len(state.data.train) // options.batch_size),
-        options.learning_rate,
-        max_steps=options.max_steps,
-    )
+    schedule = schedule_of(state, options)
     known = teacher_outputs(state, teacher, options, schedule, progress, device=device, title=title)
     average = None if options.ema is None else _average(student, options.ema)
+    passes = Passes(state, options, known, device)
+    parts: dict[str, Restorable] = {"student": student, "passes": passes}
+    if average is not None:
+        parts["average"] = average
+
+    def finish_step(step: int) -> None:
+        after_step(step)
+        if average is not None:
+            average.update_parameters(student)
+
     history = train(
         [p for p in student.parameters() if p.requires_grad],
-        loss_in(mixed_precision=options.mixed_precision),
-        _epochs(state, options, known, device),
+        loss_in(training=True),
+        passes,
         schedule,
         progress,
         title=title,
         scaler=torch.amp.GradScaler(
             device.type, enabled=options.mixed_precision and device.type == "cuda"
         ),
-        after_step=lambda: None if average is None else average.update_parameters(student),
+        after_step=finish_step,
+        keeper=None
+        if state.cache is None or state.key is None
+        else Checkpoint(
+            state.cache.partial(state.key), title, start, parts, carried or {}, progress
+        ),
     )
     if average is not None:
         student.load_state_dict(average.module.state_dict())
+    after_step(schedule.steps)
+    reestimate_statistics(state, student, options.batch_size, device)
     held_out.append(held_out_loss(state, judge, device))
-    kept = held_out[1] <= held_out[0]
+    kept = not undo or held_out[1] <= held_out[0]
     if not kept:
         student.load_state_dict(before)
         progress.note(f"{title} did not lower the held-out loss; it was undone")
@@ -112,10 +160,24 @@ def distill(
     }
 
 
-def _teacher(state: CompressionState) -> fx.GraphModule:
-    teacher = clone(state.teacher)
-    canonicalize(teacher)
-    return teacher
+def reestimate_statistics(
+    state: CompressionState, module: fx.GraphModule, batch_size: int, device: torch.device
+) -> None:
+    """Take the running statistics of all batch norms anew, from training samples as they are.
+
+    ``module`` is on ``device``. At most ``STATISTICS_SAMPLES``, the same for the same seed.
+    """
+    if not batch_norms(module):
+        return
+    order = np.random.default_rng(state.seed)
+    count = max(1, STATISTICS_SAMPLES // batch_size)
+
+    def inputs() -> Iterator[Inputs]:
+        samples = batches(state.data, state.data.train, state.spec, batch_size, order=order)
+        for batch in islice(samples, count):
+            yield to_device(device, batch)[0]
+
+    reestimate_batch_norm(module, inputs())
 
 
 def _average(student: fx.GraphModule, decay: float) -> AveragedModel:
@@ -123,43 +185,12 @@ def _average(student: fx.GraphModule, decay: float) -> AveragedModel:
         return AveragedModel(student, multi_avg_fn=moving_average(decay))
 
 
-def _epochs(
-    state: CompressionState,
-    options: Distill,
-    known: TeacherOutputs | None,
-    device: torch.device,
-) -> Callable[[], Iterator[Batch]]:
-    """Return a function that starts a pass over the training samples, newly shuffled.
-
-    The teacher's outputs follow the model's inputs where they are known.
-    """
-    data = state.data
-    order = np.random.default_rng(state.seed)
-    generator = torch.Generator().manual_seed(state.seed)
-
-    def one_epoch() -> Iterator[Batch]:
-        for chosen, inputs, targets in indexed_batches(
-            data, data.train, state.spec, options.batch_size, order=order
-        ):
-            images = augment_images(inputs[0], options.augment, generator)
-            answers = () if known is None else known.rows(chosen)
-            yield _to(device, ((images, *inputs[1:], *answers), targets))
-
-    return one_epoch
-
-
 @torch.no_grad()
 def held_out_loss(state: CompressionState, loss: Loss, device: torch.device) -> float:
     """Return the mean loss on the calibration samples, which training never sees."""
     total, count = 0.0, 0
     for batch in batches(state.data, state.data.calibration, state.spec, 64):
-        inputs, targets = _to(device, batch)
+        inputs, targets = to_device(device, batch)
         total += float(loss(inputs, targets)) * len(inputs[0])
         count += len(inputs[0])
     return total / max(1, count)
-
-
-def _to(device: torch.device, batch: Batch) -> Batch:
-    inputs, targets = batch
-    moved = tuple(tensor.to(device) for tensor in inputs)
-    return moved, None if targets is None else targets.to(device)

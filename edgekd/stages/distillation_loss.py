@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import assert_never
 
 import torch
 from torch import Tensor, fx
 
-from edgekd.algorithms.feature_loss import feature_loss
 from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
+from edgekd.algorithms.squarehead import squarehead_loss
 from edgekd.algorithms.standardized_kl import MIN_CLASSES, standardized_kl
 from edgekd.algorithms.top_k_kl import top_k_kl
+from edgekd.data.samples import NO_LABEL
 from edgekd.errors import StageError
-from edgekd.graph.program import output_nodes, output_tensors
-from edgekd.quantize.taps import add_taps
+from edgekd.graph.batchnorm import batch_norms, fold_batch_norm
+from edgekd.graph.batchnorm_mode import train_batch_norm
+from edgekd.graph.program import clone, output_nodes, output_tensors
+from edgekd.graph.taps import Tap, add_taps, feature_names
 from edgekd.recipe import Distill
+from edgekd.settings import nearest
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, Loss, autocast
 
@@ -35,6 +40,8 @@ def check_loss(state: CompressionState, options: Distill, *, stage: str) -> None
                 f"{stage}: {key} needs class logits with integer labels that index them; for "
                 "other outputs use the loss 'auto' or 'mse' and a hard_label_weight of 0"
             )
+    with unknown_layer(stage):
+        feature_names(state.model, options.feature_layers)
     classes = _classes(state)
     if options.loss == "standardized-kl" and classes < MIN_CLASSES:
         raise StageError(
@@ -46,6 +53,19 @@ def check_loss(state: CompressionState, options: Distill, *, stage: str) -> None
             f"{stage}: 'distill.top_k: {options.top_k}' leaves out none of the model's {classes} "
             f"classes; give at most {classes - 1}, or use the loss 'kl'"
         )
+
+
+@contextlib.contextmanager
+def unknown_layer(stage: str) -> Iterator[None]:
+    """Turn what ``feature_names`` raises for a pattern that fits nothing into a StageError."""
+    try:
+        yield
+    except ValueError as error:
+        pattern, paths = error.args
+        raise StageError(
+            f"{stage}: 'distill.feature_layers': {pattern!r} fits no module of the model that "
+            f"computes a float tensor{nearest(pattern, paths)}"
+        ) from None
 
 
 def _classes(state: CompressionState) -> int:
@@ -76,55 +96,94 @@ def distillation_loss(
     options: Distill,
     *,
     classification: bool,
+    taps: Sequence[Tap] = (),
     original: fx.GraphModule | None = None,
     mixed_precision: bool = False,
+    batch_statistics: bool = False,
 ) -> Loss:
     """Return the loss of a batch: outputs and features against the teacher's, plus labels.
 
     The loss that the recipe names is for the first output, which the labels index; others are
-    compared as numbers. Features are read where the blocks of ``student`` end, and at the same
-    places of ``original``, the float program that it was made of; by default that is ``teacher``.
-    Behind a batch's inputs may stand the teacher's outputs for it; then the teacher does not run.
-    The networks run in 16 bits if ``mixed_precision`` is set, the losses always in float32.
+    compared as numbers. Features are those of ``taps``, and the teacher's side of them is in
+    ``original``, by default ``teacher``, which then runs once for both. Behind a batch's inputs
+    may stand the teacher's outputs for it; then the teacher does not run. The networks run in 16
+    bits if ``mixed_precision`` is set, the losses always in float32. With ``batch_statistics`` the
+    student's batch norms are in training mode. ``student`` itself is not changed, but shares its
+    tensors with what runs; the teacher is a copy with its batch norms folded.
 
-    Raises StageError if features are asked for and the program has a single block.
+    A label of -1 says that the sample has none. Raises StageError if features are asked for and
+    there are no taps.
     """
     compare = output_loss(options, classification=classification)
-    inputs_count = sum(node.op == "placeholder" for node in teacher.graph.nodes)
+    names = [node.name for node in teacher.graph.nodes if node.op == "placeholder"]
     outputs_count = len(output_nodes(teacher))
     original = original or teacher
-    reference = teacher
-    if options.feature_weight > 0:
-        student, reference = add_taps(student, original)
-        if len(output_nodes(student)) == outputs_count:
-            raise StageError(
-                "'distill.feature_weight' compares what lies between the model's blocks, and this "
-                "one cannot be cut into blocks; set it to 0"
-            )
+    if options.feature_weight > 0 and not taps:
+        raise StageError(
+            "'distill.feature_weight' compares what lies between the model's blocks, and this one "
+            "cannot be cut into blocks; set it to 0"
+        )
+    if options.feature_weight == 0:
+        taps, original = (), teacher
+    learner, reference = add_taps(student, original, taps)
+    train_batch_norm(learner, batch_statistics)
+    reference = _folded(reference)
+    separate = None if original is teacher else _folded(teacher)
 
     @torch.no_grad()
     def ask(inputs: Inputs) -> list[Tensor]:
         """Return the teacher's outputs and, behind them, the features."""
         answers = run(reference, inputs)
-        if reference is not teacher and original is not teacher:
-            answers[:outputs_count] = run(teacher, inputs)
+        if separate is not None:
+            answers[:outputs_count] = run(separate, inputs)
         return answers
 
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
-        inputs, known = inputs[:inputs_count], inputs[inputs_count:]
+        inputs, known = inputs[: len(names)], inputs[len(names) :]
         with autocast(inputs[0].device, mixed_precision):
             expected = list(known) or ask(inputs)
-            found = run(student, inputs)
+            found = run(learner, inputs)
         total = _compare_outputs(compare, found[:outputs_count], expected[:outputs_count])
         if options.hard_label_weight > 0 and targets is not None:
-            labels = torch.nn.functional.cross_entropy(found[0], targets)
-            total = torch.lerp(total, labels, options.hard_label_weight)
+            total = _with_labels(total, found[0], targets, options.hard_label_weight)
         if options.feature_weight > 0:
-            features = feature_loss(found[outputs_count:], expected[outputs_count:])
+            valid = valid_tokens(names, inputs)
+            features = squarehead_loss(found[outputs_count:], expected[outputs_count:], valid)
             total = total + options.feature_weight * features
         return total
 
     return loss
+
+
+def _folded(teacher: fx.GraphModule) -> fx.GraphModule:
+    """Return the teacher with folded batch norms; one whose input is tapped stays as it is."""
+    if batch_norms(teacher):
+        teacher = clone(teacher)
+        fold_batch_norm(teacher)
+    return teacher
+
+
+def _with_labels(total: Tensor, logits: Tensor, targets: Tensor, weight: float) -> Tensor:
+    """Give the labels' cross entropy its share, which is less where samples have no label."""
+    labelled = (targets != NO_LABEL).sum()
+    errors = torch.nn.functional.cross_entropy(
+        logits, targets, ignore_index=NO_LABEL, reduction="sum"
+    )
+    share = weight * labelled / targets.numel()
+    return torch.lerp(total, errors / labelled.clamp_min(1), share)
+
+
+def valid_tokens(names: Sequence[str], inputs: Inputs) -> Tensor | None:
+    """Return which tokens of a batch are not padding, bool ``(N, T)``; None where nothing says so.
+
+    An input called ``mask`` or ``...mask...`` says it, if it is ``(N, T)`` and of integers or
+    bools: 1 for a token, or, if ``pad`` is in its name too, 1 for padding.
+    """
+    for name, values in zip(names, inputs, strict=True):
+        lower = name.lower()
+        if "mask" in lower and values.ndim == 2 and not values.is_floating_point():
+            return values == 0 if "pad" in lower else values != 0
+    return None
 
 
 def run(module: fx.GraphModule, inputs: Inputs) -> list[Tensor]:

@@ -13,6 +13,7 @@ from edgekd.data.loader import batches
 from edgekd.errors import StageError
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, refresh
+from edgekd.graph.taps import Tap
 from edgekd.graph.tensors import constant, layer_name
 from edgekd.progress import Progress
 from edgekd.quantize import onnxruntime, tensorrt
@@ -26,9 +27,13 @@ from edgekd.quantize.partial import Place, QuantizedProgram
 from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
 from edgekd.quantize.reconstruct import learn_rounding
-from edgekd.recipe import QuantizeStage
+from edgekd.quantize.taps import find_taps
+from edgekd.recipe import Distill, QuantizeStage
+from edgekd.sparse.masking import apply_masks, held_zeros, layer_weights, lost_zeros
+from edgekd.sparse.patterns import Masks
 from edgekd.stages.budget import convert_within_budget
 from edgekd.stages.distillation import check_distillation, distill
+from edgekd.stages.distillation_loss import unknown_layer
 from edgekd.state import CompressionState
 from edgekd.training import Inputs
 
@@ -107,12 +112,21 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         details["block_errors"] = _round(state, options, float_model, student, progress)
     if options.bias_correction:
         details["corrected_biases"] = _correct(state, options, float_model, student, progress)
+    zeros = held_zeros(float_model) if state.keep_zeros else {}
     if options.distill is not None:
         for quantizer in quantizers:
             learnable = options.learn_step_sizes and quantizer.learnable
             quantizer.log_scale.requires_grad_(learnable)
         details |= distill(
-            state, float_model, student, options.distill, progress, title="quantize: distillation"
+            state,
+            float_model,
+            student,
+            options.distill,
+            progress,
+            title="quantize: distillation",
+            taps=_taps(student, float_model, options.distill),
+            teacher=None if state.model is state.teacher else _teacher(state),
+            after_step=lambda _: apply_masks(student, zeros),
         )
 
     def place_chosen(module: fx.GraphModule, returned: Mapping[str, str]) -> Placement:
@@ -130,7 +144,33 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         return refresh(module, state.example)
 
     model, found = convert_within_budget(state, program, options, to_integers, progress)
+    if zeros:
+        found["held_zeros"] = _held(model, zeros)
     return state.with_model(model, **details, **found)
+
+
+def _held(model: fx.GraphModule, zeros: Masks) -> dict[str, int]:
+    """Return how many zeros were to be held, and how many there are now in the same weights."""
+    if lost := lost_zeros(model, zeros):
+        raise StageError(f"quantize: zeros were lost in {', '.join(lost[:3])}: a defect of edgekd")
+    weights = dict(layer_weights(model))
+    return {
+        "planned": sum(int((~mask).sum()) for mask in zeros.values()),
+        "found": sum(int((weights[name] == 0).sum()) for name in zeros),
+        "weights": sum(mask.numel() for mask in zeros.values()),
+    }
+
+
+def _taps(student: fx.GraphModule, original: fx.GraphModule, options: Distill) -> list[Tap]:
+    """Return where features are compared; raises StageError for a layer that is not there."""
+    with unknown_layer("quantize"):
+        return find_taps(student, original, options.feature_layers)
+
+
+def _teacher(state: CompressionState) -> fx.GraphModule:
+    teacher = clone(state.teacher)
+    canonicalize(teacher)
+    return teacher
 
 
 def zero_range_note(names: Sequence[str]) -> str:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import fx
 
 from edgekd.algorithms.statistics_loss import Statistics, channel_statistics, deviation
+from edgekd.graph.batchnorm import batch_norms
 from edgekd.graph.canonical import make_functional
 from edgekd.graph.program import clone
-from edgekd.graph.tensors import constant, is_op
-
-
-def batch_norms(module: fx.GraphModule) -> list[fx.Node]:
-    """Return the batch norms that have stored statistics, in order."""
-    found = (n for n in module.graph.nodes if is_op(n, torch.ops.aten.batch_norm.default))
-    return [
-        norm for norm in found if all(constant(module, norm.args[i]) is not None for i in (3, 4))
-    ]
+from edgekd.graph.tensors import constant
 
 
 def tap_batch_norms(module: fx.GraphModule) -> tuple[fx.GraphModule, list[Statistics]]:

@@ -8,9 +8,9 @@ import torch
 from torch import fx
 
 from edgekd.errors import ModelError
+from edgekd.graph.batchnorm import batch_norms
 from edgekd.graph.tensors import shape_of
 from edgekd.model.load import OpenedModel
-from edgekd.synthesis.batchnorm_tap import batch_norms
 
 ALTERNATIVES = "give --data with a few hundred unlabelled samples: an .npz file or an image folder"
 ImageShape = tuple[int, int, int]

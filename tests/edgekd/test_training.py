@@ -130,7 +130,7 @@ def test_a_step_whose_gradients_overflow_is_left_out() -> None:
         Silent(),
         title="t",
         scaler=scaler,
-        after_step=lambda: steps.append(weight.item()),
+        after_step=lambda _step: steps.append(weight.item()),
     )
     assert scaler.get_scale() == 512
     assert seen[1] == seen[2] and len(set(seen)) == 3  # the second of four steps changed nothing
@@ -146,6 +146,6 @@ def test_without_a_scaler_every_step_counts() -> None:
         Schedule(1, 3, 0.1),
         Silent(),
         title="t",
-        after_step=lambda: steps.append(weight.item()),
+        after_step=lambda _step: steps.append(weight.item()),
     )
     assert len(set(steps)) == 3 and steps[-1] == weight.item()

@@ -3,8 +3,9 @@ import torch
 from networks import NETWORKS, network, quantize
 
 from edgekd.graph.program import output_tensors
+from edgekd.graph.taps import add_taps
 from edgekd.quantize.blocks import find_blocks
-from edgekd.quantize.taps import add_taps
+from edgekd.quantize.taps import find_taps
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -13,7 +14,10 @@ def test_both_programs_show_the_same_tensors_behind_their_outputs(name: str, run
     net, inputs = network(name)
     found = quantize(net, *inputs, runtime=runtime)
     with torch.no_grad():
-        student, teacher = (m(*inputs) for m in add_taps(found.fake, found.graph))
+        student, teacher = (
+            m(*inputs)
+            for m in add_taps(found.fake, found.graph, find_taps(found.fake, found.graph))
+        )
         outputs = output_tensors(found.fake(*inputs))
     assert len(student) == len(teacher) >= len(outputs)
     assert all(torch.equal(a, b) for a, b in zip(outputs, student, strict=False))
@@ -26,7 +30,7 @@ def test_both_programs_show_the_same_tensors_behind_their_outputs(name: str, run
 def test_every_block_but_the_last_has_a_tap_and_training_one_trains_the_other() -> None:
     net, inputs = network("resnet")
     found = quantize(net, *inputs)
-    tapped, _ = add_taps(found.fake, found.graph)
+    tapped, _ = add_taps(found.fake, found.graph, find_taps(found.fake, found.graph))
     assert len(tapped(*inputs)) == 1 + len(find_blocks(found.fake)) - 1 == 5
     own, shared = set(found.fake.parameters()), set(tapped.parameters())
     assert shared and shared <= own

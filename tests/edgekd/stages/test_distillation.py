@@ -15,6 +15,7 @@ from torch import fx, nn
 from edgekd.errors import StageError
 from edgekd.graph.program import clone
 from edgekd.progress import Silent
+from edgekd.quantize.taps import find_taps
 from edgekd.recipe import Distill, QuantizeStage
 from edgekd.stages import quantize
 from edgekd.stages.distillation import distill
@@ -45,7 +46,10 @@ def run(state: CompressionState, programs: Any, **changed: Any) -> tuple[Any, fx
     original, student = programs[0], clone(programs[1])
     device = changed.pop("device", CPU)
     options = Distill(**{**SETTINGS, **changed})
-    details = distill(state, original, student, options, Silent(), title="t", device=device)
+    taps = find_taps(student, original)
+    details = distill(
+        state, original, student, options, Silent(), title="t", taps=taps, device=device
+    )
     return details, student
 
 
@@ -66,7 +70,8 @@ def test_features_follow_the_teacher_when_they_are_asked_for(
 ) -> None:
     def errors(student: fx.GraphModule) -> float:
         options = Distill(loss="kl", feature_weight=1e6)  # what is left is the features
-        loss = distillation_loss(student, programs[0], options, classification=True)
+        taps = find_taps(student, programs[0])
+        loss = distillation_loss(student, programs[0], options, classification=True, taps=taps)
         with torch.no_grad():
             return float(loss((inputs(state, 40),), None)) / 1e6
 
@@ -105,8 +110,11 @@ def test_a_teacher_that_is_not_the_float_program_gives_the_outputs(
     x = inputs(state, 8)
     other = with_other_weights(original)
     options = Distill(feature_weight=1.0)
+    taps = find_taps(student, original)
     losses = {
-        name: distillation_loss(student, teacher, choice, classification=True, original=original)
+        name: distillation_loss(
+            student, teacher, choice, classification=True, taps=taps, original=original
+        )
         for name, teacher, choice in (
             ("both", other, options),
             ("outputs", other, Distill()),

@@ -6,7 +6,8 @@ from networks import NETWORKS, build, network, samples, trace
 from torch import Tensor, nn
 
 from edgekd.algorithms.statistics_loss import Statistics, channel_statistics, deviation
-from edgekd.synthesis.batchnorm_tap import batch_norms, tap_batch_norms
+from edgekd.graph.batchnorm import batch_norms
+from edgekd.synthesis.batchnorm_tap import tap_batch_norms
 
 
 @pytest.mark.parametrize("name", ["chain", "resnet", "mobile", "concat", "signal"])

@@ -1,0 +1,72 @@
+"""Passes over the training samples, which can be left in the middle and taken up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgekd.algorithms.augment import augment_images
+from edgekd.data.loader import Batch, indexed_batches
+from edgekd.recipe import Distill
+from edgekd.stages.teacher_cache import TeacherOutputs
+from edgekd.state import CompressionState
+
+
+class Passes:
+    """A call starts a pass over the training samples, newly shuffled and augmented.
+
+    The teacher's outputs follow the model's inputs where they are known. The random numbers come
+    from the state's seed alone.
+    """
+
+    def __init__(
+        self,
+        state: CompressionState,
+        options: Distill,
+        known: TeacherOutputs | None,
+        device: torch.device,
+    ):
+        self._state, self._options, self._known, self._device = state, options, known, device
+        self._order = np.random.default_rng(state.seed)
+        self._augmentation = torch.Generator().manual_seed(state.seed)
+        self._at_start = self._order.bit_generator.state  # of the pass
+        self._done = 0  # batches of the pass
+        self._skip = 0  # batches of the next pass that an earlier process has done
+
+    def __call__(self) -> Iterator[Batch]:
+        """Yield the batches of one pass, on the device."""
+        data, spec, options = self._state.data, self._state.spec, self._options
+        self._at_start = self._order.bit_generator.state
+        self._done, self._skip = self._skip, 0
+        for chosen, inputs, targets in indexed_batches(
+            data, data.train, spec, options.batch_size, order=self._order, skip=self._done
+        ):
+            images = augment_images(inputs[0], options.augment, self._augmentation)
+            answers = () if self._known is None else self._known.rows(chosen)
+            self._done += 1
+            yield to_device(self._device, ((images, *inputs[1:], *answers), targets))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the pass is, as a tensor and plain values."""
+        return {
+            "order": json.dumps(self._at_start),
+            "augmentation": self._augmentation.get_state(),
+            "done": self._done,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Let the next call go on behind the last batch that was done then."""
+        self._order.bit_generator.state = json.loads(saved["order"])
+        self._augmentation.set_state(saved["augmentation"])
+        self._skip = saved["done"]
+
+
+def to_device(device: torch.device, batch: Batch) -> Batch:
+    """Return the batch's tensors on ``device``."""
+    inputs, targets = batch
+    moved = tuple(tensor.to(device) for tensor in inputs)
+    return moved, None if targets is None else targets.to(device)
