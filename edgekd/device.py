@@ -15,6 +15,7 @@ Runtime = Literal["onnxruntime", "tensorrt"]
 FloatType = Literal["float32", "float16"]
 LayerNorm = Literal["operator", "decomposed"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+SparsePattern = Annotated[str, Field(pattern=r"^(unstructured|block|[1-9]\d?:[1-9]\d?)$")]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -28,7 +29,8 @@ class DeviceProfile(Settings):
     kernels fill completely. ``memory_gib`` is memory in GiB, None where it varies.
     ``float_type`` is how numbers that are not quantized are stored; ``float16`` is for runtimes
     that take every type from the graph, as TensorRT 11 does. ``layer_norm`` says whether the
-    runtime knows ONNX's LayerNormalization or gets it as simpler operations.
+    runtime knows ONNX's LayerNormalization or gets it as simpler operations. ``sparse_patterns``
+    names the patterns of zeros that the runtime runs faster than dense weights (``2:4``).
     ``sources`` maps a field to the document that says so.
     """
 
@@ -44,6 +46,7 @@ class DeviceProfile(Settings):
     channel_multiple: Count = 1
     float_type: FloatType = "float32"
     layer_norm: LayerNorm = "operator"
+    sparse_patterns: tuple[SparsePattern, ...] = ()
     memory_gib: Annotated[float, Field(gt=0, strict=True)] | None = None
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
     notes: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -29,8 +29,11 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe import (
     DATA_FREE,
     PRUNED,
+    PruneStage,
     QuantizeStage,
     Recipe,
+    SparsifyStage,
+    Stage,
     check_recipe,
     load_recipe,
     with_prune_budget,
@@ -47,6 +50,7 @@ _DECIDING_FIELDS = {
     "channel_multiple",
     "float_type",
     "layer_norm",
+    "sparse_patterns",
 }
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 
@@ -268,11 +272,18 @@ def _check_runtime(wanted: str, profile: DeviceProfile) -> None:
 
 
 def _calibration_samples(recipe: Recipe) -> int:
-    wanted = (
-        stage.calibration.samples if isinstance(stage, QuantizeStage) else stage.samples
-        for stage in recipe.stages
-    )
-    return max(wanted)
+    return max(_samples(stage) for stage in recipe.stages)
+
+
+def _samples(stage: Stage) -> int:
+    """Return how many calibration samples a stage asks for."""
+    match stage:
+        case QuantizeStage():
+            return stage.calibration.samples
+        case SparsifyStage() | PruneStage():
+            return stage.samples
+        case _:
+            assert_never(stage)
 
 
 def _example(data: Dataset, opened: OpenedModel) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     for stage in job.recipe.stages:
         stages.requires(state, stage)
     for count, stage in enumerate(job.recipe.stages, start=1):
-        step = run_stage(job, state, stage, count, steps[0], progress)
-        state = state.with_model(step.model)
+        step = run_stage(job, state, stage, count, steps, progress)
+        state = _next_state(state, step)
         steps.append(step)
 
     choice = choose(job, steps, progress)
@@ -107,7 +107,8 @@ def plan(request: CompressRequest) -> Plan:
         cached = cache.folder(images.key) is not None
         steps.append(PlanStep("synthesis", cached, images.describe()))
     names = [ORIGINAL, *(stage.stage for stage in recipe.stages)]
-    descriptions = ["export and evaluate the model as it is", *map(stages.describe, recipe.stages)]
+    descriptions = ["export and evaluate the model as it is"]
+    descriptions += [stages.describe(stage, sketch.profile) for stage in recipe.stages]
     if all(step.cached for step in steps):
         job = complete(sketch, Silent())
         finished = [finished_key(job, count) is not None for count in range(len(names))]
@@ -131,6 +132,12 @@ def _first_state(job: Job, original: Step) -> CompressionState:
         budget=job.budget,
         original_outputs=original.outputs,
     )
+
+
+def _next_state(state: CompressionState, step: Step) -> CompressionState:
+    """Return what the next stage is given; the record tells the same of a step from the cache."""
+    made_zeros = bool(step.record["details"].get("sparsity", {}).get("layers"))
+    return replace(state.with_model(step.model), keep_zeros=state.keep_zeros or made_zeros)
 
 
 def _prove(job: Job, step: Step, progress: Progress) -> Parity:

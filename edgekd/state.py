@@ -24,7 +24,7 @@ class CompressionState:
     what a stage computes on the way and another run can take up.
     ``key`` is the cache key of the step that is being computed, if it is to go on after a crash.
     ``original_outputs`` are the exported original's for all validation samples: what ``budget``
-    compares with.
+    compares with. ``keep_zeros``: an earlier stage has set weights to zero for good.
     """
 
     model: fx.GraphModule
@@ -40,6 +40,7 @@ class CompressionState:
     details: dict[str, Any] = field(default_factory=dict)
     cache: StepCache | None = None
     key: str | None = None
+    keep_zeros: bool = False
 
     def with_model(self, model: fx.GraphModule, **details: Any) -> CompressionState:
         """Return a state that holds ``model``; ``details`` go into the stage's report."""

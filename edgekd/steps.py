@@ -6,6 +6,7 @@ import io
 import tempfile
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,16 +103,23 @@ def run_stage(
     state: CompressionState,
     stage: Stage,
     count: int,
-    original: Step,
+    finished: Sequence[Step],
     progress: Progress,
 ) -> Step:
-    """Run one stage, or take it from the cache; always continue from what was stored."""
+    """Run one stage, or take it from the cache; always continue from what was stored.
+
+    ``finished`` are the steps before it, the original first. A stage that returns the model as it
+    was is not evaluated and measured again.
+    """
+    original = finished[0]
     if (key := finished_key(job, count)) is not None:
         progress.note(f"{stage.stage}: already done, taken from the cache")
         return _load_step(job, key)
     started = time.monotonic()
     partial = job.key(count)
     after = stages.run(replace(state, key=partial), stage, progress)
+    if after.model is state.model:
+        return _unchanged(job, finished[-1], stage.stage, count, after.details)
     _ensure_same_outputs(state, after, stage)
     exported = export_for(job.profile, after.model, state.example, state.spec)
     outputs, targets = _evaluate(job, exported.here, progress)
@@ -127,6 +135,14 @@ def run_stage(
     key = job.key(count, for_budget="budget" in after.details)
     _store(job, key, after.model, onnx, (outputs, targets), record)
     job.cache.discard_partial(partial)
+    return _load_step(job, key)
+
+
+def _unchanged(job: Job, before: Step, name: str, count: int, details: dict[str, Any]) -> Step:
+    """Store the step before again, for a stage that had no reason to change anything."""
+    key = job.key(count)
+    record = {**before.record, "name": name, "details": details, "latency": None, "seconds": 0.0}
+    _store(job, key, before.model, before.onnx, (before.outputs, before.targets), record)
     return _load_step(job, key)
 
 
@@ -185,7 +201,7 @@ def _record(
         "drop_points": drop_points(quality, original),
         "quality": quality.to_dict(),
         "model_bytes": len(onnx),
-        "compressed_bytes": len(zlib.compress(onnx)),
+        "compressed_bytes": len(zlib.compress(onnx, 9)),
         "latency": None if latency is None else latency.to_dict(samples=True),
         "seconds": round(seconds, 2),
         "details": details,

@@ -77,12 +77,16 @@ def _losses(steps: list[Step]) -> str:
     )
 
 
-def target_notes(profile: DeviceProfile) -> list[str]:
-    """Say plainly what was not done on the target itself."""
+def target_notes(profile: DeviceProfile, *, sparse: bool = False) -> list[str]:
+    """Say plainly what was not done on the target itself.
+
+    ``sparse``: the weights have zeros in a pattern that the target runs faster.
+    """
     if profile.runtime == "tensorrt":
+        flags = f"{'--sparsity=enable ' if sparse else ''}{_build_flags(profile)}"
         return [
             f"the TensorRT engine must be built where TensorRT is, on the device: trtexec "
-            f"--onnx=model.onnx --saveEngine=model.engine {_build_flags(profile)}; accuracy here "
+            f"--onnx=model.onnx --saveEngine=model.engine {flags}; accuracy here "
             "is ONNX Runtime's for the same graph, and latency was not measured"
         ]
     here = platform.machine()
@@ -116,6 +120,22 @@ def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
             "'layer_norm: operator'"
         )
     return notes
+
+
+def sparsity_notes(steps: list[Step]) -> list[str]:
+    """Say what the target gains from zeros, or why there are none although the recipe asked."""
+    found = [step.record["details"].get("sparsity") for step in steps]
+    return [
+        f"the sparsify stage {'was left out' if facts.get('skipped') else 'ran'}: {facts['gain']}"
+        for facts in found
+        if facts
+    ]
+
+
+def _runs_sparse(steps: list[Step]) -> bool:
+    """Tell whether a stage made zeros that the target's runtime runs faster."""
+    found = [step.record["details"].get("sparsity", {}) for step in steps]
+    return any(facts.get("faster") and facts.get("layers") for facts in found)
 
 
 def quantization_notes(step: Step) -> list[str]:
@@ -194,7 +214,8 @@ def build_manifest(
         "candidates": None if choice is None else choice.candidates(),
         "deployment": None if choice is None else choice.deployment(),
         "notes": [
-            *target_notes(job.profile),
+            *target_notes(job.profile, sparse=_runs_sparse(steps)),
+            *sparsity_notes(steps),
             *version_notes(job.profile, last),
             *quantization_notes(last),
             *data.notes,

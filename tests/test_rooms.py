@@ -23,7 +23,7 @@ ROWS = (
     {"algorithms"},
     {"model", "data"},
     {"graph"},
-    {"quantize", "synthesis"},
+    {"quantize", "sparse", "synthesis"},
     {"runtime"},
     {"bench"},
     {"export"},

@@ -24,6 +24,7 @@ def show_result(manifest: Record) -> None:
         if stages[-1].get("quality", {}).get("agreement") is not None:
             show_line(_against_the_original(stages[-1]["quality"]))
     for stage in stages:
+        show_zeros(stage)
         show_sensitivity(stage.get("details") or {})
     if manifest.get("parity"):
         show_line(_parity(manifest["parity"]))
@@ -33,6 +34,24 @@ def show_result(manifest: Record) -> None:
         show_choice(manifest["candidates"], manifest["deployment"])
     for note in manifest.get("notes") or []:
         show_line(f"note: {note}")
+
+
+def show_zeros(stage: Record) -> None:
+    """Print in one line how many weights a stage set to zero, or holds at zero."""
+    details = stage.get("details") or {}
+    zeros, held = details.get("sparsity") or {}, details.get("held_zeros")
+    if zeros.get("layers"):
+        show_line(
+            f"zeros after {stage['name']}: {zeros['zeros']:,} of {zeros['weights']:,} weights in "
+            f"{len(zeros['layers'])} layers ({percent(zeros['zeros'] / zeros['weights'])}, "
+            f"{zeros['pattern']}), {len(zeros['dense'])} layers stay dense; compressed file "
+            f"{size(stage['compressed_bytes'])}"
+        )
+    if held:
+        show_line(
+            f"zeros after {stage['name']}: all {held['planned']:,} of the plan, and "
+            f"{held['found'] - held['planned']:,} more that were rounded to zero"
+        )
 
 
 def show_sensitivity(details: Record) -> None:

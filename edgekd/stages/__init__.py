@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from edgekd.device import DeviceProfile
 from edgekd.progress import Progress
-from edgekd.recipe import QuantizeStage, Stage
-from edgekd.stages import quantize
+from edgekd.recipe import PruneStage, QuantizeStage, SparsifyStage, Stage
+from edgekd.stages import prune, quantize, sparsify
 from edgekd.state import CompressionState
 
 
@@ -20,6 +21,10 @@ def requires(state: CompressionState, stage: Stage) -> None:
     match stage:
         case QuantizeStage():
             quantize.requires(state, stage)
+        case SparsifyStage():
+            sparsify.requires(state, stage)
+        case PruneStage():
+            prune.requires(state, stage)
         case _:
             assert_never(stage)
 
@@ -29,15 +34,23 @@ def run(state: CompressionState, stage: Stage, progress: Progress) -> Compressio
     match stage:
         case QuantizeStage():
             return quantize.run(state, stage, progress)
+        case SparsifyStage():
+            return sparsify.run(state, stage, progress)
+        case PruneStage():
+            return prune.run(state, stage, progress)
         case _:
             assert_never(stage)
 
 
-def describe(stage: Stage) -> str:
-    """Say in one line what a stage will do."""
+def describe(stage: Stage, profile: DeviceProfile) -> str:
+    """Say in one line what a stage will do for this target."""
     match stage:
         case QuantizeStage():
             return quantize.describe(stage)
+        case SparsifyStage():
+            return sparsify.describe(stage, profile)
+        case PruneStage():
+            return prune.describe(stage)
         case _:
             assert_never(stage)
 
@@ -50,5 +63,7 @@ def uses_budget(stage: Stage) -> bool:
     match stage:
         case QuantizeStage():
             return True
+        case SparsifyStage() | PruneStage():
+            return False
         case _:
             assert_never(stage)

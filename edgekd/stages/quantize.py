@@ -29,6 +29,8 @@ from edgekd.quantize.prepare import prepare
 from edgekd.quantize.reconstruct import learn_rounding
 from edgekd.quantize.taps import find_taps
 from edgekd.recipe import Distill, QuantizeStage
+from edgekd.sparse.masking import apply_masks, held_zeros, layer_weights, lost_zeros
+from edgekd.sparse.patterns import Masks
 from edgekd.stages.budget import convert_within_budget
 from edgekd.stages.distillation import check_distillation, distill
 from edgekd.stages.distillation_loss import unknown_layer
@@ -110,6 +112,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         details["block_errors"] = _round(state, options, float_model, student, progress)
     if options.bias_correction:
         details["corrected_biases"] = _correct(state, options, float_model, student, progress)
+    zeros = held_zeros(float_model) if state.keep_zeros else {}
     if options.distill is not None:
         for quantizer in quantizers:
             learnable = options.learn_step_sizes and quantizer.learnable
@@ -123,6 +126,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
             title="quantize: distillation",
             taps=_taps(student, float_model, options.distill),
             teacher=None if state.model is state.teacher else _teacher(state),
+            after_step=lambda _: apply_masks(student, zeros),
         )
 
     def place_chosen(module: fx.GraphModule, returned: Mapping[str, str]) -> Placement:
@@ -140,7 +144,21 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         return refresh(module, state.example)
 
     model, found = convert_within_budget(state, program, options, to_integers, progress)
+    if zeros:
+        found["held_zeros"] = _held(model, zeros)
     return state.with_model(model, **details, **found)
+
+
+def _held(model: fx.GraphModule, zeros: Masks) -> dict[str, int]:
+    """Return how many zeros were to be held, and how many there are now in the same weights."""
+    if lost := lost_zeros(model, zeros):
+        raise StageError(f"quantize: zeros were lost in {', '.join(lost[:3])}: a defect of edgekd")
+    weights = dict(layer_weights(model))
+    return {
+        "planned": sum(int((~mask).sum()) for mask in zeros.values()),
+        "found": sum(int((weights[name] == 0).sum()) for name in zeros),
+        "weights": sum(mask.numel() for mask in zeros.values()),
+    }
 
 
 def _taps(student: fx.GraphModule, original: fx.GraphModule, options: Distill) -> list[Tap]:
