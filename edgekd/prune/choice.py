@@ -52,15 +52,17 @@ def choose_uniform(options: Mapping[str, Sequence[int]], cost_of: CostOf, limit:
     """
     cheapest = float("inf")
     for percent in range(100, 0, -1):
-        kept = {
-            name: min(widths, key=lambda w, most=max(widths): abs(100 * w - percent * most))
-            for name, widths in options.items()
-        }
+        kept = {name: _nearest(widths, percent) for name, widths in options.items()}
         cost = cost_of(kept, frozenset())
         if cost <= limit:
             return Choice(kept, (), cost, 0.0)
         cheapest = min(cheapest, cost)
     raise TargetError(limit, cheapest)
+
+
+def _nearest(widths: Sequence[int], percent: int) -> int:
+    wanted = max(widths) * percent / 100
+    return min(widths, key=lambda width: abs(width - wanted))
 
 
 def nodes_of(blocks: Sequence[ResidualBlock]) -> frozenset[str]:

@@ -71,7 +71,7 @@ class Ruler:
             return Scale(cost_of, cost_of({}, _NONE), original, 0)
         original_us, current_us = self.latencies(module)
         shapes = CostModel(module, dependencies, example, self.times).shapes(widths)
-        self.times.times(shapes, progress)
+        self.times.times(shapes)
         model = CostModel(module, dependencies, example, self.times, measured_us=current_us)
         return Scale(model.microseconds, current_us, original_us, len(shapes))
 
@@ -141,8 +141,8 @@ def open_ruler(
     }[key]()
     if gain <= 1:
         raise StageError(
-            f"prune: the original takes {original_ms:.3g} ms ({source}), which is within the budget "
-            f"of {value:g} ms; leave the stage out, or ask for less"
+            f"prune: the original takes {original_ms:.3g} ms ({source}), which is within the "
+            f"budget of {value:g} ms; leave the stage out, or ask for less"
         )
     return Ruler(state, options, gain, source, onnx, model, times, original_ms)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,7 +122,7 @@ def _corrected(limit: float, cost: float, found: float, *, tried: int) -> float:
     """
     if found < 1:
         return min(limit, cost) * found * (1 - 0.01 * tried)
-    return limit * min(found, SLACK) ** 0.5
+    return limit * math.sqrt(min(found, SLACK))
 
 
 def _weigh(
