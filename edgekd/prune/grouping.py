@@ -8,7 +8,6 @@ from typing import TypeAlias
 import numpy as np
 
 from edgekd.graph.canonical import is_selection
-from edgekd.graph.tensors import is_op, layer_name
 from edgekd.prune.groups import Dependencies, Group, Locked, Member
 from edgekd.prune.labels import Array, Lock, varying
 from edgekd.prune.scope import Layer, Role, Scope
@@ -85,12 +84,10 @@ def _signatures(scope: Scope, places: _Places) -> dict[int, tuple[frozenset[obje
 
 def _in_order(found: list[list[int]], places: _Places) -> list[list[int]]:
     """Sort groups by the first stored tensor that they lie in."""
-    order = {unit: i for i, line in enumerate(places.values()) for unit in reversed(list(line))}
     first: dict[int, int] = {}
     for i, line in enumerate(places.values()):
         for unit in line:
             first.setdefault(unit, i)
-    del order
     return sorted(found, key=lambda units: first[units[0]])
 
 
@@ -132,6 +129,3 @@ def _locked(scope: Scope, layer: Layer, free: set[int], places: _Places) -> Lock
         return None
     lock = scope.labels.lock_of(scope.axes[layer.tensor, layer.axis]) or SINGLE
     return Locked(_layer_name(layer), lock.reason, lock.line, lock.followed)
-
-
-__all__ = ["Units", "find_groups", "is_op", "layer_name"]

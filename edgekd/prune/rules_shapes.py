@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgekd.prune.labels import Array, Lock, varying
-from edgekd.prune.scope import TRANSPOSES, Scope, UnfollowedError, arguments, transposition
+from edgekd.prune.labels import Array, varying
+from edgekd.prune.scope import LARGEST, TRANSPOSES, Scope, UnfollowedError, arguments, transposition
 
 aten = torch.ops.aten
 
@@ -43,7 +43,7 @@ def concatenate(scope: Scope, node: fx.Node) -> Array:
     given = arguments(node)
     sources = [n for n in given["tensors"] if scope.shape(n) != (0,)]
     axis = given["dim"] % len(scope.shape(sources[0]))
-    return _side_by_side(scope, [(scope.array(n), scope.shape(n)[axis]) for n in sources], axis)
+    return _side_by_side([(scope.array(n), scope.shape(n)[axis]) for n in sources], axis)
 
 
 def stack(scope: Scope, node: fx.Node) -> Array:
@@ -51,10 +51,10 @@ def stack(scope: Scope, node: fx.Node) -> Array:
     given = arguments(node)
     axis = given["dim"] % len(scope.shape(node))
     parts = [(np.expand_dims(scope.array(n), axis), 1) for n in given["tensors"]]
-    return _side_by_side(scope, parts, axis)
+    return _side_by_side(parts, axis)
 
 
-def _side_by_side(scope: Scope, parts: Sequence[tuple[Array, int]], axis: int) -> Array:
+def _side_by_side(parts: Sequence[tuple[Array, int]], axis: int) -> Array:
     ndim = parts[0][0].ndim
     others = [max(a.shape[x] for a, _ in parts) for x in range(ndim)]
     full = []
@@ -69,7 +69,7 @@ def split(scope: Scope, node: fx.Node) -> list[Array]:
     """Parts along one axis, in order."""
     source = node.all_input_nodes[0]
     axis = arguments(node)["dim"] % len(scope.shape(source))
-    array = _full_along(scope.array(source), axis, scope.shape(source)[axis])
+    array = scope.array(source)
     edges = np.cumsum([0, *(shape[axis] for shape in scope.value(node))])
     if array.shape[axis] == 1:
         return [array] * (len(edges) - 1)
@@ -150,17 +150,20 @@ def repeat(scope: Scope, node: fx.Node) -> Array:
     source = scope.shape(node.all_input_nodes[0])
     array = array.reshape([1] * (len(shape) - array.ndim) + list(array.shape))
     source = (1,) * (len(shape) - len(source)) + source
-    counts = [n // m if array.shape[x] > 1 else 1 for x, (n, m) in enumerate(zip(shape, source))]
+    counts = [
+        n // m if array.shape[x] > 1 else 1
+        for x, (n, m) in enumerate(zip(shape, source, strict=True))
+    ]
     return np.tile(array, counts)
 
 
 def repeat_interleave(scope: Scope, node: fx.Node) -> Array:
     """Copies of every element, next to it."""
     array, axis = scope.array(node.all_input_nodes[0]), arguments(node)["dim"]
-    if axis is None or array.shape[axis] == 1:
-        if axis is None and array.size > 1:
-            raise UnfollowedError("it flattens its input")
-        return array.reshape([1] * len(scope.shape(node))) if axis is None else array
+    if axis is None:
+        raise UnfollowedError("it flattens its input")
+    if array.shape[axis] == 1:
+        return array
     return array.repeat(arguments(node)["repeats"], axis)
 
 
@@ -187,13 +190,23 @@ def pixel_shuffle(scope: Scope, node: fx.Node) -> Array:
     )
 
 
-def _full_along(array: Array, axis: int, size: int) -> Array:
-    assert array.shape[axis] in (1, size)
-    return array
+def made(scope: Scope, node: fx.Node) -> Array:
+    """Zeros and the like, which can have any size; along the batch they are all the same."""
+    shape = tuple(n if isinstance(n, int) else 1 for n in node.meta["val"].shape)
+    count = int(np.prod(shape))
+    if count > LARGEST:
+        raise UnfollowedError("it is very large")
+    return scope.fresh(node, "made", count).reshape(shape)
 
 
-WHOLE_TENSOR = Lock("it is used as a whole")
-
+MADE = (
+    aten.full.default,
+    aten.new_full.default,
+    aten.new_ones.default,
+    aten.new_zeros.default,
+    aten.ones.default,
+    aten.zeros.default,
+)
 SHAPES: dict[object, Callable[[Scope, fx.Node], Any]] = {
     **dict.fromkeys(
         [
@@ -209,6 +222,7 @@ SHAPES: dict[object, Callable[[Scope, fx.Node], Any]] = {
         ],
         reshape,
     ),
+    **dict.fromkeys(MADE, made),
     **dict.fromkeys(TRANSPOSES, transpose),
     **dict.fromkeys([aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], split),
     aten.cat.default: concatenate,

@@ -39,12 +39,11 @@ def remove(
     """
     check(analysis.dependencies, removed)
     gone = [analysis.units[name][list(places)] for name, places in removed.items() if places]
-    resizer = Resizer(analysis.scope, np.concatenate([np.empty(0, np.int64), *gone]))
     result = clone(module)
-    nodes = list(result.graph.nodes)
-    for node in nodes:
+    resizer = Resizer(result, analysis.scope, np.concatenate([np.empty(0, np.int64), *gone]))
+    for node in list(result.graph.nodes):
         if node.op == "call_function":
-            resizer.resize(result, node)
+            resizer.resize(node)
     _cut_stored(result, analysis, resizer)
     refreshed = refresh(result, example)
     names = renamed(result, refreshed)
@@ -137,9 +136,6 @@ def _kept(module: fx.GraphModule, names: dict[str, str], resizer: Resizer) -> di
             continue
         kept, shape = resizer.kept(node), node.meta["val"].shape
         # Where an axis joins units with the batch, the places depend on the batch.
-        if all(
-            places is None or isinstance(size, int)
-            for places, size in zip(kept, shape, strict=True)
-        ):
+        if all(p is None or isinstance(size, int) for p, size in zip(kept, shape, strict=True)):
             found[node.name] = kept
     return found
