@@ -101,8 +101,8 @@ class CostModel:
     def microseconds(self, kept: Mapping[str, int], dropped: frozenset[str] = frozenset()) -> float:
         """Return the predicted latency of one sample. Raises what the layers' times raise."""
         shapes = self._shapes(kept, dropped)
-        if missing := [shape for shape in shapes if shape not in self._known]:
-            self._known.update(self._layer_times.times(missing))
+        if missing := set(shapes).difference(self._known):
+            self._known.update(self._layer_times.times(sorted(missing)))
         layers = sum(self._known[shape] for shape in shapes)
         return (layers + self._rate * self._elements(kept, dropped)) * self.scale
 
