@@ -159,7 +159,8 @@ def _make_rectangular(scope: Scope) -> None:
         array = scope.labels.compress(labels)
         axes = varying(array)
         if len(axes) > 1:
-            best = max(axes, key=lambda axis: _units_left(scope, array, axis))
+            left = {axis: (_units_left(scope, array, axis), array.shape[axis]) for axis in axes}
+            best = max(axes, key=left.__getitem__)
             scope.labels.couple(array, [axis for axis in axes if axis != best])
             array = scope.labels.compress(array)
         if array.size == 1 and scope.labels.classes(array).item() != 0:

@@ -129,6 +129,9 @@ def _kept(
             continue
         kept, shape = resizer.kept(node), node.meta["val"].shape
         # Where an axis joins units with the batch, the places depend on the batch.
-        if all(places is None or isinstance(size, int) for places, size in zip(kept, shape, strict=True)):
+        if all(
+            places is None or isinstance(size, int)
+            for places, size in zip(kept, shape, strict=True)
+        ):
             found[name] = kept
     return found
