@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from edgekd.errors import StageError
 from edgekd.graph.program import clone, refresh
 from edgekd.graph.tensors import clean, constant
-from edgekd.prune.analysis import Analysis, stored_labels
+from edgekd.prune.analysis import Analysis
 from edgekd.prune.groups import Dependencies, Removed
 from edgekd.prune.labels import Array
 from edgekd.prune.resize import Kept, Resizer, cut
@@ -84,26 +84,23 @@ def check(dependencies: Dependencies, removed: Removed) -> None:
 
 
 def _cut_stored(module: fx.GraphModule, analysis: Analysis, resizer: Resizer) -> None:
-    labels = stored_labels(analysis.scope)
-    done: dict[int, Tensor] = {}
-    for node in module.graph.nodes:
+    lines: dict[str, dict[int, Array]] = {}
+    for (name, axis), labels in analysis.scope.lines().items():
+        lines.setdefault(name, {})[axis] = labels
+    new: dict[int, Tensor] = {}
+    for node in list(module.graph.nodes):
         tensor = constant(module, node)
-        if tensor is None or id(tensor) in {id(new) for new in done.values()}:
+        if tensor is None or any(tensor is done for done in new.values()):
             continue
         name = str(node.target)
-        if id(tensor) not in done:
-            kept = _kept_stored(resizer, labels.get(name, {}), tensor)
-            done[id(tensor)] = _replacement(tensor, kept)
+        if id(tensor) not in new:
+            kept: list[Array | None] = [None] * tensor.ndim
+            for axis, line in lines.get(name, {}).items():
+                (kept[axis],) = resizer.kept_of(line, line.shape)
+            new[id(tensor)] = _replacement(tensor, tuple(kept))
         path, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(path), leaf, done[id(tensor)])
+        setattr(module.get_submodule(path), leaf, new[id(tensor)])
     clean(module)
-
-
-def _kept_stored(resizer: Resizer, labels: dict[int, Array], tensor: Tensor) -> Kept:
-    kept: list[Array | None] = [None] * tensor.ndim
-    for axis, line in labels.items():
-        (kept[axis],) = resizer.kept_of(line, line.shape)
-    return tuple(kept)
 
 
 def _replacement(tensor: Tensor, kept: Kept) -> Tensor:
