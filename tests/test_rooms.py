@@ -27,6 +27,7 @@ ROWS = (
     {"runtime"},
     {"bench"},
     {"export"},
+    {"prune"},
     {"training"},
     {"state"},
     {"stages"},

@@ -87,19 +87,18 @@ def _cut_stored(module: fx.GraphModule, analysis: Analysis, resizer: Resizer) ->
     lines: dict[str, dict[int, Array]] = {}
     for (name, axis), labels in analysis.scope.lines().items():
         lines.setdefault(name, {})[axis] = labels
-    new: dict[int, Tensor] = {}
-    for node in list(module.graph.nodes):
-        tensor = constant(module, node)
-        if tensor is None or any(tensor is done for done in new.values()):
-            continue
-        name = str(node.target)
-        if id(tensor) not in new:
-            kept: list[Array | None] = [None] * tensor.ndim
-            for axis, line in lines.get(name, {}).items():
-                (kept[axis],) = resizer.kept_of(line, line.shape)
-            new[id(tensor)] = _replacement(tensor, tuple(kept))
-        path, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(path), leaf, new[id(tensor)])
+    names: dict[Tensor, list[str]] = {}  # by identity: one tensor may have several names
+    for node in module.graph.nodes:
+        if (tensor := constant(module, node)) is not None:
+            names.setdefault(tensor, []).append(str(node.target))
+    for tensor, shared in names.items():
+        kept: list[Array | None] = [None] * tensor.ndim
+        for axis, line in lines.get(shared[0], {}).items():
+            (kept[axis],) = resizer.kept_of(line, line.shape)
+        new = _replacement(tensor, tuple(kept))
+        for name in shared:
+            path, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(path), leaf, new)
     clean(module)
 
 
