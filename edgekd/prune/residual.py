@@ -108,13 +108,11 @@ def _depends(node: fx.Node, source: fx.Node) -> bool:
 
 def _needed_only_by(branch: fx.Node, add: fx.Node) -> list[fx.Node]:
     """Return what is left without readers once ``add`` does not read ``branch``, in order."""
-    found: dict[fx.Node, None] = {}
-    frontier = [branch]
-    while frontier:
-        node = frontier.pop()
-        if node.op == "call_function" and all(u is add or u in found for u in node.users):
-            found[node] = None
-            frontier += [n for n in node.all_input_nodes if n not in found]
+    found: set[fx.Node] = set()
+    for node in reversed(add.graph.nodes):
+        readers = {add} if node is branch else found
+        if node.op == "call_function" and node.users and set(node.users) <= readers:
+            found.add(node)
     return [node for node in add.graph.nodes if node in found]
 
 

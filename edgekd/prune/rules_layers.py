@@ -71,7 +71,7 @@ def addmm(scope: Scope, node: fx.Node) -> Array:
     name, order = _stored(scope, given["mat2"])
     if given["alpha"] != 1 or given["beta"] != 1 or scope.weight(given["self"]) is None:
         raise UnfollowedError("it scales its operands or adds a computed tensor")
-    return _matrix(scope, node, given["mat1"], (name, *order), given["self"])
+    return _matrix(scope, node, given["mat1"], (name, order[0], order[1]), given["self"])
 
 
 def product_with_weight(scope: Scope, node: fx.Node, x: fx.Node, weight: fx.Node) -> Array:

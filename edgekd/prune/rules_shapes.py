@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from edgekd.prune.combine import Operand, combine
 from edgekd.prune.labels import Array, varying
 from edgekd.prune.scope import LARGEST, TRANSPOSES, Scope, UnfollowedError, arguments, transposition
 
@@ -43,25 +44,36 @@ def concatenate(scope: Scope, node: fx.Node) -> Array:
     given = arguments(node)
     sources = [n for n in given["tensors"] if scope.shape(n) != (0,)]
     axis = given["dim"] % len(scope.shape(sources[0]))
-    return _side_by_side([(scope.array(n), scope.shape(n)[axis]) for n in sources], axis)
+    return _side_by_side(scope, [(scope.array(n), scope.shape(n)) for n in sources], axis)
 
 
 def stack(scope: Scope, node: fx.Node) -> Array:
     """Tensors side by side along a new axis."""
     given = arguments(node)
     axis = given["dim"] % len(scope.shape(node))
-    parts = [(np.expand_dims(scope.array(n), axis), 1) for n in given["tensors"]]
-    return _side_by_side(parts, axis)
+    parts = []
+    for source in given["tensors"]:
+        shape = scope.shape(source)
+        array = np.expand_dims(scope.array(source), axis)
+        parts.append((array, (*shape[:axis], 1, *shape[axis:])))
+    return _side_by_side(scope, parts, axis)
 
 
-def _side_by_side(parts: Sequence[tuple[Array, int]], axis: int) -> Array:
-    ndim = parts[0][0].ndim
-    others = [max(a.shape[x] for a, _ in parts) for x in range(ndim)]
+def _side_by_side(scope: Scope, parts: Sequence[Operand], axis: int) -> Array:
+    # Parts that hold units along another axis have to lose the same ones.
+    across = [
+        (array, (*shape[:axis], 1, *shape[axis + 1 :]))
+        for array, shape in parts
+        if array.shape[axis] == 1
+    ]
+    if across:
+        combine(scope.labels, across, eager=scope.eager)
+    arrays = [scope.labels.compress(array) for array, _ in parts]
     full = []
-    for array, size in parts:
-        shape = [*others]
-        shape[axis] = size
-        full.append(np.broadcast_to(array, shape))
+    for array, (_, shape) in zip(arrays, parts, strict=True):
+        sizes = [max(a.shape[x] for a in arrays) for x in range(len(shape))]
+        sizes[axis] = shape[axis]
+        full.append(np.broadcast_to(array, sizes))
     return np.concatenate(full, axis)
 
 
@@ -82,7 +94,11 @@ def unbind(scope: Scope, node: fx.Node) -> list[Array]:
     axis = arguments(node)["dim"] % len(scope.shape(source))
     array = scope.array(source)
     places = range(scope.shape(source)[axis])
-    return [array.take(i if array.shape[axis] > 1 else 0, axis) for i in places]
+    return [_part(array, axis, i) for i in places]
+
+
+def _part(array: Array, axis: int, place: int) -> Array:
+    return array.take([place if array.shape[axis] > 1 else 0], axis).squeeze(axis)
 
 
 def select(scope: Scope, node: fx.Node) -> Array:
@@ -90,7 +106,7 @@ def select(scope: Scope, node: fx.Node) -> Array:
     given, source = arguments(node), node.all_input_nodes[0]
     axis, array = given["dim"] % len(scope.shape(source)), scope.array(source)
     index = scope.value(given["index"]) % scope.shape(source)[axis]
-    return array.take(index if array.shape[axis] > 1 else 0, axis)
+    return _part(array, axis, index)
 
 
 def take_slice(scope: Scope, node: fx.Node) -> Array:
