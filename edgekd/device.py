@@ -16,6 +16,7 @@ FloatType = Literal["float32", "float16"]
 LayerNorm = Literal["operator", "decomposed"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
 
 
 class DeviceProfile(Settings):
@@ -29,6 +30,12 @@ class DeviceProfile(Settings):
     ``float_type`` is how numbers that are not quantized are stored; ``float16`` is for runtimes
     that take every type from the graph, as TensorRT 11 does. ``layer_norm`` says whether the
     runtime knows ONNX's LayerNormalization or gets it as simpler operations.
+
+    Where the hardware is not at hand, latency is predicted (``edgekd/bench/predict.py``) from
+    ``peak_gmacs``, billions of multiply-accumulates a second on ``threads`` threads in the type
+    that float layers run in, ``memory_gb_per_s``, billions of bytes a second, and
+    ``layer_overhead_us``, microseconds that a layer takes besides. None: nothing is predicted.
+
     ``sources`` maps a field to the document that says so.
     """
 
@@ -44,7 +51,10 @@ class DeviceProfile(Settings):
     channel_multiple: Count = 1
     float_type: FloatType = "float32"
     layer_norm: LayerNorm = "operator"
-    memory_gib: Annotated[float, Field(gt=0, strict=True)] | None = None
+    memory_gib: Positive | None = None
+    peak_gmacs: Positive | None = None
+    memory_gb_per_s: Positive | None = None
+    layer_overhead_us: Annotated[float, Field(ge=0, strict=True)] | None = None
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
     notes: str = ""
     sources: dict[str, str] = Field(default_factory=dict)
