@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.graph.program import output_nodes
-from edgekd.graph.tensors import constant, is_op
+from edgekd.graph.tensors import is_op
 from edgekd.model.trace import batch_of_two
 from edgekd.prune.grouping import Units, find_groups
 from edgekd.prune.groups import Dependencies
@@ -29,7 +29,6 @@ RULES = {**LAYERS, **VALUES, **SHAPES}
 INPUT = Lock("it is tied to a model's input")
 OUTPUT = Lock("it is the model's output")
 SINGLE = Lock("all of it would have to go at once")
-MADE = Lock("it is tied to a tensor that is made without weights")
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _unfollowed(scope: Scope, node: fx.Node, reason: str) -> Array | list[Array]
             else:
                 scope.labels.lock(part, lock)
                 inherited = [lock, *inherited]
-    result = inherited[0] if inherited else (lock if sources else MADE)
+    result = inherited[0] if inherited else lock
     value = scope.value(node)
     if isinstance(value, list):
         return [scope.locked(node, len(shape), result) for shape in value]
@@ -160,7 +159,8 @@ def _make_rectangular(scope: Scope) -> None:
         array = scope.labels.compress(labels)
         axes = varying(array)
         if len(axes) > 1:
-            best = max(axes, key=lambda axis: _units_left(scope, array, axis))
+            left = {axis: (_units_left(scope, array, axis), array.shape[axis]) for axis in axes}
+            best = max(axes, key=left.__getitem__)
             scope.labels.couple(array, [axis for axis in axes if axis != best])
             array = scope.labels.compress(array)
         if array.size == 1 and scope.labels.classes(array).item() != 0:
@@ -194,6 +194,3 @@ def stored_labels(scope: Scope) -> dict[str, dict[int, Array]]:
         for axis in varying(array):
             found.setdefault(name, {})[axis] = array.reshape(-1)
     return found
-
-
-__all__ = ["Analysis", "analyse", "concrete_values", "constant", "stored_labels"]

@@ -8,7 +8,6 @@ from typing import TypeAlias
 import numpy as np
 
 from edgekd.graph.canonical import is_selection
-from edgekd.graph.tensors import is_op, layer_name
 from edgekd.prune.groups import Dependencies, Group, Locked, Member
 from edgekd.prune.labels import Array, Lock, varying
 from edgekd.prune.scope import Layer, Role, Scope
@@ -24,7 +23,7 @@ def find_groups(scope: Scope) -> tuple[Dependencies, Units]:
     places = _places(scope)
     alike: dict[object, list[int]] = {}
     for unit, signature in _signatures(scope, places).items():
-        if any("produced" in roles[member] for member, _ in signature[0]):
+        if any(unit in line and "produced" in roles[key] for key, line in places.items()):
             alike.setdefault(signature, []).append(unit)
     layers = [layer for layer in scope.layers.values() if not is_selection(layer.node)]
     taken: dict[str, int] = {}
@@ -37,10 +36,16 @@ def find_groups(scope: Scope) -> tuple[Dependencies, Units]:
         groups.append(_group(scope, name, found, places, roles))
         units[name] = np.array(found, np.int64)
     free = {unit for found in units.values() for unit in found.tolist()}
-    locked = [
-        entry for layer in layers if (entry := _locked(scope, layer, free, places)) is not None
-    ]
-    return Dependencies(tuple(groups), tuple(locked)), units
+    locked: dict[str, Locked] = {}
+    for layer in layers:  # one whose outputs lie along two axes (a tied table) counts once
+        lines = [
+            places.get((other.tensor, other.axis), {})
+            for other in layers
+            if other.tensor == layer.tensor
+        ]
+        if not any(free & set(line) for line in lines):
+            locked.setdefault(_layer_name(layer), _locked(scope, layer))
+    return Dependencies(tuple(groups), tuple(locked.values())), units
 
 
 def _roles(scope: Scope) -> dict[tuple[str, int], dict[Role, None]]:
@@ -85,12 +90,10 @@ def _signatures(scope: Scope, places: _Places) -> dict[int, tuple[frozenset[obje
 
 def _in_order(found: list[list[int]], places: _Places) -> list[list[int]]:
     """Sort groups by the first stored tensor that they lie in."""
-    order = {unit: i for i, line in enumerate(places.values()) for unit in reversed(list(line))}
     first: dict[int, int] = {}
     for i, line in enumerate(places.values()):
         for unit in line:
             first.setdefault(unit, i)
-    del order
     return sorted(found, key=lambda units: first[units[0]])
 
 
@@ -123,15 +126,9 @@ def _group(
     counted = (members["consumed"] if heads else []) or members["produced"]
     rows = len(counted[0].indices[0])
     produced, consumed = tuple(members["produced"]), tuple(members["consumed"])
-    kind = "heads" if heads else "channels"
-    return Group(name, kind, len(units), rows, produced, consumed)
+    return Group(name, "heads" if heads else "channels", len(units), rows, produced, consumed)
 
 
-def _locked(scope: Scope, layer: Layer, free: set[int], places: _Places) -> Locked | None:
-    if free & set(places.get((layer.tensor, layer.axis), {})):
-        return None
+def _locked(scope: Scope, layer: Layer) -> Locked:
     lock = scope.labels.lock_of(scope.axes[layer.tensor, layer.axis]) or SINGLE
     return Locked(_layer_name(layer), lock.reason, lock.line, lock.followed)
-
-
-__all__ = ["Units", "find_groups", "is_op", "layer_name"]

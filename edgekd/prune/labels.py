@@ -34,8 +34,9 @@ class Labels:
 
     def __init__(self) -> None:
         self._parents = np.zeros(1, np.int64)
+        self._locked = np.ones(1, np.bool_)
+        self._heads = np.zeros(1, np.bool_)
         self._locks: dict[int, Lock] = {}
-        self._heads: set[int] = set()
         self.ties = 0
 
     def fresh(self, count: int) -> Array:
@@ -43,6 +44,8 @@ class Labels:
         start = len(self._parents)
         found = np.arange(start, start + count, dtype=np.int64)
         self._parents = np.concatenate([self._parents, found])
+        self._locked = np.concatenate([self._locked, np.zeros(count, np.bool_)])
+        self._heads = np.concatenate([self._heads, np.zeros(count, np.bool_)])
         return found
 
     def roots(self, labels: Array) -> Array:
@@ -55,13 +58,23 @@ class Labels:
     def classes(self, labels: Array) -> Array:
         """Return the class of every label, 0 for all that are locked."""
         found = self.roots(labels)
-        return np.where(np.isin(found, list(self._locks)), 0, found)
+        return np.where(self._locked[found], 0, found)
 
     def tie(self, left: Array, right: Array) -> None:
         """Make one class of every pair of labels, after broadcasting."""
         a, b = (x.ravel() for x in np.broadcast_arrays(self.roots(left), self.roots(right)))
-        for code in np.unique(a * len(self._parents) + b).tolist():
-            self._join(*divmod(code, len(self._parents)))
+        a, b = a[a != b], b[a != b]
+        before = np.unique(np.concatenate([a, b]))
+        while len(a):
+            np.minimum.at(self._parents, np.maximum(a, b), np.minimum(a, b))
+            a, b = self.roots(a), self.roots(b)
+            a, b = a[a != b], b[a != b]
+            self.ties += 1
+        after = self.roots(before)
+        self._heads[after[self._heads[before]]] = True
+        for old, new in zip(before.tolist(), after.tolist(), strict=True):
+            if old != new and self._locked[old]:
+                self._lock(new, self._locks.pop(old))
 
     def couple(self, labels: Array, axes: Iterable[int]) -> Array:
         """Tie all labels along ``axes``; return the labels with length 1 there."""
@@ -75,24 +88,21 @@ class Labels:
     def lock(self, labels: Array, lock: Lock) -> None:
         """Say that these labels have to stay. The first reason counts, a needed one before all."""
         for root in np.unique(self.roots(labels)).tolist():
-            old = self._locks.get(root)
-            self.ties += old is None
-            self._locks[root] = lock if old is None else _stronger(old, lock)
+            self._lock(root, lock)
 
     def lock_of(self, labels: Array) -> Lock | None:
         """Return why the first of ``labels`` that is locked is so."""
-        for root in self.roots(labels).ravel().tolist():
-            if root in self._locks:
-                return self._locks[root]
-        return None
+        roots = self.roots(labels).ravel()
+        locked = roots[self._locked[roots]]
+        return self._locks[int(locked[0])] if len(locked) else None
 
     def mark_heads(self, labels: Array) -> None:
         """Say that classes are the heads of an attention."""
-        self._heads.update(np.unique(self.roots(labels)).tolist())
+        self._heads[self.roots(labels)] = True
 
-    def is_head(self, root: int) -> bool:
-        """Tell whether ``mark_heads`` was called for a class."""
-        return root in self._heads
+    def is_head(self, label: int) -> bool:
+        """Tell whether ``mark_heads`` was called for a label of the same class."""
+        return bool(self._heads[self.roots(np.array([label]))[0]])
 
     def compress(self, labels: Array) -> Array:
         """Return ``labels`` with length 1 along every axis where the class does not change."""
@@ -102,22 +112,12 @@ class Labels:
                 classes, labels = classes.take([0], axis), labels.take([0], axis)
         return labels
 
-    def _join(self, a: int, b: int) -> None:
-        a, b = (int(self.roots(np.array([x]))[0]) for x in (a, b))
-        if a == b:
-            return
-        a, b = min(a, b), max(a, b)
-        self._parents[b] = a
-        self.ties += 1
-        if b in self._heads:
-            self._heads.add(a)
-        lock = self._locks.pop(b, None)
-        if lock is not None:
-            self._locks[a] = _stronger(self._locks[a], lock) if a in self._locks else lock
-
-
-def _stronger(old: Lock, new: Lock) -> Lock:
-    return new if new.followed and not old.followed else old
+    def _lock(self, root: int, lock: Lock) -> None:
+        old = self._locks.get(root)
+        self.ties += old is None
+        self._locked[root] = True
+        if old is None or (lock.followed and not old.followed):
+            self._locks[root] = lock
 
 
 def varying(labels: Array) -> list[int]:

@@ -12,7 +12,8 @@ from torch import Tensor, fx
 
 from edgekd.graph.tensors import add_tensor, free_name
 from edgekd.prune.labels import Array
-from edgekd.prune.rules_shapes import paddings, slice_places
+from edgekd.prune.rules_layers import CONVOLUTIONS
+from edgekd.prune.rules_shapes import MADE, paddings, slice_places
 from edgekd.prune.scope import Scope, arguments, set_argument
 
 aten = torch.ops.aten
@@ -20,9 +21,13 @@ Kept = tuple[Array | None, ...]  # for every axis the places that stay; None for
 
 
 class Resizer:
-    """Knows what every tensor of a program keeps when the classes ``removed`` go."""
+    """Knows what every tensor keeps when the classes ``removed`` go.
 
-    def __init__(self, scope: Scope, removed: Array) -> None:
+    ``module``, whose nodes are adapted, is a copy of the scope's, with nodes of the same names.
+    """
+
+    def __init__(self, module: fx.GraphModule, scope: Scope, removed: Array) -> None:
+        self.module = module
         self.scope = scope
         self.removed = removed
 
@@ -38,11 +43,11 @@ class Resizer:
             for x in range(len(shape))
         )
 
-    def resize(self, module: fx.GraphModule, node: fx.Node) -> None:
-        """Adapt the call of ``node``, a node of ``module``, which is a copy of the scope's."""
+    def resize(self, node: fx.Node) -> None:
+        """Adapt the call of one node."""
         adapt = ADAPT.get(node.target)
         if adapt is not None:
-            adapt(self, module, node)
+            adapt(self, node)
 
 
 def _line(mask: Any, axis: int) -> Any:
@@ -50,7 +55,7 @@ def _line(mask: Any, axis: int) -> Any:
     return mask.all(others)
 
 
-def _convolution(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _convolution(at: Resizer, node: fx.Node) -> None:
     given = arguments(node)
     channels = given["weight"], given["input"]
     weight, source = (at.scope.shape(n) for n in channels)
@@ -60,15 +65,15 @@ def _convolution(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
         set_argument(node, "groups", len(kept))
 
 
-def _group_norm(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _group_norm(at: Resizer, node: fx.Node) -> None:
     given = arguments(node)
     kept, channels = at.kept(given["input"])[1], at.scope.shape(given["input"])[1]
     if kept is not None:
         set_argument(node, "num_groups", len(kept) * given["num_groups"] // channels)
 
 
-def _sizes(name: str) -> Callable[[Resizer, fx.GraphModule, fx.Node], None]:
-    def adapt(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _sizes(name: str) -> Callable[[Resizer, fx.Node], None]:
+    def adapt(at: Resizer, node: fx.Node) -> None:
         sizes, kept = list(arguments(node)[name]), at.kept(node)
         changed = [axis for axis, places in enumerate(kept) if places is not None]
         for axis in changed:
@@ -84,7 +89,7 @@ def _sizes(name: str) -> Callable[[Resizer, fx.GraphModule, fx.Node], None]:
     return adapt
 
 
-def _unflatten(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _unflatten(at: Resizer, node: fx.Node) -> None:
     given, kept = arguments(node), at.kept(node)
     sizes = list(given["sizes"])
     first = given["dim"] % len(at.scope.shape(given["self"]))
@@ -95,14 +100,14 @@ def _unflatten(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
     set_argument(node, "sizes", sizes)
 
 
-def _squeeze(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _squeeze(at: Resizer, node: fx.Node) -> None:
     """Name the axes: another one could become 1 long."""
     shape = at.scope.shape(node.all_input_nodes[0])
     node.target = aten.squeeze.dims
     node.args = (node.args[0], [axis for axis, size in enumerate(shape) if size == 1])
 
 
-def _split(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _split(at: Resizer, node: fx.Node) -> None:
     source = node.all_input_nodes[0]
     axis = arguments(node)["dim"] % len(at.scope.shape(source))
     kept = at.kept(source)[axis]
@@ -113,7 +118,7 @@ def _split(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
     node.target, node.args, node.kwargs = aten.split_with_sizes.default, (source, sizes, axis), {}
 
 
-def _select(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _select(at: Resizer, node: fx.Node) -> None:
     given, source = arguments(node), node.all_input_nodes[0]
     shape = at.scope.shape(source)
     kept = at.kept(source)[given["dim"] % len(shape)]
@@ -122,7 +127,7 @@ def _select(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
         set_argument(node, "index", int(np.searchsorted(kept, index)))
 
 
-def _slice(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _slice(at: Resizer, node: fx.Node) -> None:
     source = node.all_input_nodes[0]
     axis = arguments(node)["dim"] % len(at.scope.shape(source))
     kept = at.kept(source)[axis]
@@ -132,12 +137,12 @@ def _slice(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
     if (np.diff(places) == 1).all():
         node.args, node.kwargs = (source, axis, int(places[0]), int(places[-1]) + 1), {}
         return
-    name = free_name(module, f"{node.name}.places")
-    read = add_tensor(module, name, torch.from_numpy(places), before=node)
+    name = free_name(at.module, f"{node.name}.places")
+    read = add_tensor(at.module, name, torch.from_numpy(places), before=node)
     node.target, node.args, node.kwargs = aten.index_select.default, (source, axis, read), {}
 
 
-def _pad(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
+def _pad(at: Resizer, node: fx.Node) -> None:
     given, source = arguments(node), node.all_input_nodes[0]
     shape, kept = at.scope.shape(source), at.kept(node)
     changed = list(given["pad"])
@@ -150,23 +155,11 @@ def _pad(at: Resizer, module: fx.GraphModule, node: fx.Node) -> None:
     set_argument(node, "pad", changed)
 
 
-ADAPT: dict[object, Callable[[Resizer, fx.GraphModule, fx.Node], None]] = {
+ADAPT: dict[object, Callable[[Resizer, fx.Node], None]] = {
+    **dict.fromkeys(CONVOLUTIONS, _convolution),
     **dict.fromkeys(
-        [
-            aten.conv1d.default,
-            aten.conv2d.default,
-            aten.conv3d.default,
-            aten.conv1d.padding,
-            aten.conv2d.padding,
-            aten.conv3d.padding,
-            aten.conv_transpose1d.default,
-            aten.conv_transpose2d.input,
-            aten.conv_transpose3d.input,
-            aten.convolution.default,
-        ],
-        _convolution,
+        [aten.view.default, aten._unsafe_view.default, aten.expand.default, *MADE], _sizes("size")
     ),
-    **dict.fromkeys([aten.view.default, aten._unsafe_view.default, aten.expand.default], _sizes("size")),
     **dict.fromkeys([aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], _split),
     **dict.fromkeys([aten.constant_pad_nd.default, aten.pad.default], _pad),
     aten.group_norm.default: _group_norm,

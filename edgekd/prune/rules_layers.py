@@ -10,7 +10,7 @@ from torch import fx
 
 from edgekd.prune.combine import combine, reduce
 from edgekd.prune.labels import Array, Lock, varying
-from edgekd.prune.scope import Layer, Role, Scope, UnfollowedError, arguments
+from edgekd.prune.scope import Layer, Scope, UnfollowedError, arguments
 
 aten = torch.ops.aten
 INDEX = Lock("it is used as an index")
@@ -26,7 +26,7 @@ def convolution(scope: Scope, node: fx.Node) -> Array:
     source = scope.array(given["input"])
     axis = source.ndim - (len(weight) - 1)
     inputs = _along(source, axis, scope.shape(given["input"])[axis])
-    if "transposed" in node.name or given.get("transposed") or "transpose" in str(node.target):
+    if given.get("transposed") or "transpose" in str(node.target):
         outputs = _transposed(scope, node, name, inputs, given["groups"])
     else:
         outputs = _convolved(scope, node, name, inputs, given["groups"])
@@ -71,7 +71,7 @@ def addmm(scope: Scope, node: fx.Node) -> Array:
     name, order = _stored(scope, given["mat2"])
     if given["alpha"] != 1 or given["beta"] != 1 or scope.weight(given["self"]) is None:
         raise UnfollowedError("it scales its operands or adds a computed tensor")
-    return _matrix(scope, node, given["mat1"], (name, *order), given["self"])
+    return _matrix(scope, node, given["mat1"], (name, order[0], order[1]), given["self"])
 
 
 def product_with_weight(scope: Scope, node: fx.Node, x: fx.Node, weight: fx.Node) -> Array:
@@ -122,6 +122,15 @@ def channel_norm(scope: Scope, node: fx.Node) -> Array:
     return _per_channel(scope, given["input"], array, stored)
 
 
+def prelu(scope: Scope, node: fx.Node) -> Array:
+    """A slope for every channel, or one for all."""
+    given = arguments(node)
+    array, shape = scope.array(given["self"]), scope.shape(given["weight"])
+    if shape in ((), (1,)) and array.shape[1:2] != (1,):
+        return array
+    return _per_channel(scope, given["self"], array, [given["weight"]])
+
+
 def group_norm(scope: Scope, node: fx.Node) -> Array:
     """A group of a norm goes as a whole; a single group stays."""
     given = arguments(node)
@@ -163,9 +172,8 @@ def _stored(scope: Scope, argument: object) -> tuple[str, tuple[int, ...]]:
 
 
 def _outputs(scope: Scope, node: fx.Node, name: str, axis: int) -> Array:
-    role: Role = "produced"
     scope.layers.setdefault((name, axis), Layer(node, name, axis))
-    return scope.axis(name, axis, role)
+    return scope.axis(name, axis, "produced")
 
 
 def _along(array: Array, axis: int, size: int) -> Array:
@@ -182,25 +190,27 @@ def _spread(labels: Array, axis: int, ndim: int) -> Array:
     return labels.reshape(shape)
 
 
-LAYERS: dict[object, Callable[[Scope, fx.Node], Any]] = {
-    **dict.fromkeys(
-        [
-            aten.conv1d.default,
-            aten.conv2d.default,
-            aten.conv3d.default,
-            aten.conv1d.padding,
-            aten.conv2d.padding,
-            aten.conv3d.padding,
-            aten.conv_transpose1d.default,
-            aten.conv_transpose2d.input,
-            aten.conv_transpose3d.input,
-            aten.convolution.default,
-        ],
-        convolution,
-    ),
+CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv1d.padding,
+    aten.conv2d.padding,
+    aten.conv3d.padding,
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+    aten.convolution.default,
+)
+PRODUCING: dict[object, Callable[[Scope, fx.Node], Any]] = {
+    **dict.fromkeys(CONVOLUTIONS, convolution),
     aten.linear.default: linear,
     aten.addmm.default: addmm,
     aten.embedding.default: embedding,
+}
+LAYERS: dict[object, Callable[[Scope, fx.Node], Any]] = {
+    **PRODUCING,
+    aten.prelu.default: prelu,
     aten.batch_norm.default: channel_norm,
     aten.instance_norm.default: channel_norm,
     aten.group_norm.default: group_norm,

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgekd.prune.labels import Array, Lock, varying
-from edgekd.prune.scope import TRANSPOSES, Scope, UnfollowedError, arguments, transposition
+from edgekd.prune.combine import Operand, combine
+from edgekd.prune.labels import Array, varying
+from edgekd.prune.scope import LARGEST, TRANSPOSES, Scope, UnfollowedError, arguments, transposition
 
 aten = torch.ops.aten
 
@@ -43,25 +44,36 @@ def concatenate(scope: Scope, node: fx.Node) -> Array:
     given = arguments(node)
     sources = [n for n in given["tensors"] if scope.shape(n) != (0,)]
     axis = given["dim"] % len(scope.shape(sources[0]))
-    return _side_by_side(scope, [(scope.array(n), scope.shape(n)[axis]) for n in sources], axis)
+    return _side_by_side(scope, [(scope.array(n), scope.shape(n)) for n in sources], axis)
 
 
 def stack(scope: Scope, node: fx.Node) -> Array:
     """Tensors side by side along a new axis."""
     given = arguments(node)
     axis = given["dim"] % len(scope.shape(node))
-    parts = [(np.expand_dims(scope.array(n), axis), 1) for n in given["tensors"]]
+    parts = []
+    for source in given["tensors"]:
+        shape = scope.shape(source)
+        array = np.expand_dims(scope.array(source), axis)
+        parts.append((array, (*shape[:axis], 1, *shape[axis:])))
     return _side_by_side(scope, parts, axis)
 
 
-def _side_by_side(scope: Scope, parts: Sequence[tuple[Array, int]], axis: int) -> Array:
-    ndim = parts[0][0].ndim
-    others = [max(a.shape[x] for a, _ in parts) for x in range(ndim)]
+def _side_by_side(scope: Scope, parts: Sequence[Operand], axis: int) -> Array:
+    # Parts that hold units along another axis have to lose the same ones.
+    across = [
+        (array, (*shape[:axis], 1, *shape[axis + 1 :]))
+        for array, shape in parts
+        if array.shape[axis] == 1
+    ]
+    if across:
+        combine(scope.labels, across, eager=scope.eager)
+    arrays = [scope.labels.compress(array) for array, _ in parts]
     full = []
-    for array, size in parts:
-        shape = [*others]
-        shape[axis] = size
-        full.append(np.broadcast_to(array, shape))
+    for array, (_, shape) in zip(arrays, parts, strict=True):
+        sizes = [max(a.shape[x] for a in arrays) for x in range(len(shape))]
+        sizes[axis] = shape[axis]
+        full.append(np.broadcast_to(array, sizes))
     return np.concatenate(full, axis)
 
 
@@ -69,7 +81,7 @@ def split(scope: Scope, node: fx.Node) -> list[Array]:
     """Parts along one axis, in order."""
     source = node.all_input_nodes[0]
     axis = arguments(node)["dim"] % len(scope.shape(source))
-    array = _full_along(scope.array(source), axis, scope.shape(source)[axis])
+    array = scope.array(source)
     edges = np.cumsum([0, *(shape[axis] for shape in scope.value(node))])
     if array.shape[axis] == 1:
         return [array] * (len(edges) - 1)
@@ -82,7 +94,11 @@ def unbind(scope: Scope, node: fx.Node) -> list[Array]:
     axis = arguments(node)["dim"] % len(scope.shape(source))
     array = scope.array(source)
     places = range(scope.shape(source)[axis])
-    return [array.take(i if array.shape[axis] > 1 else 0, axis) for i in places]
+    return [_part(array, axis, i) for i in places]
+
+
+def _part(array: Array, axis: int, place: int) -> Array:
+    return array.take([place if array.shape[axis] > 1 else 0], axis).squeeze(axis)
 
 
 def select(scope: Scope, node: fx.Node) -> Array:
@@ -90,7 +106,7 @@ def select(scope: Scope, node: fx.Node) -> Array:
     given, source = arguments(node), node.all_input_nodes[0]
     axis, array = given["dim"] % len(scope.shape(source)), scope.array(source)
     index = scope.value(given["index"]) % scope.shape(source)[axis]
-    return array.take(index if array.shape[axis] > 1 else 0, axis)
+    return _part(array, axis, index)
 
 
 def take_slice(scope: Scope, node: fx.Node) -> Array:
@@ -150,17 +166,20 @@ def repeat(scope: Scope, node: fx.Node) -> Array:
     source = scope.shape(node.all_input_nodes[0])
     array = array.reshape([1] * (len(shape) - array.ndim) + list(array.shape))
     source = (1,) * (len(shape) - len(source)) + source
-    counts = [n // m if array.shape[x] > 1 else 1 for x, (n, m) in enumerate(zip(shape, source))]
+    counts = [
+        n // m if array.shape[x] > 1 else 1
+        for x, (n, m) in enumerate(zip(shape, source, strict=True))
+    ]
     return np.tile(array, counts)
 
 
 def repeat_interleave(scope: Scope, node: fx.Node) -> Array:
     """Copies of every element, next to it."""
     array, axis = scope.array(node.all_input_nodes[0]), arguments(node)["dim"]
-    if axis is None or array.shape[axis] == 1:
-        if axis is None and array.size > 1:
-            raise UnfollowedError("it flattens its input")
-        return array.reshape([1] * len(scope.shape(node)))if axis is None else array
+    if axis is None:
+        raise UnfollowedError("it flattens its input")
+    if array.shape[axis] == 1:
+        return array
     return array.repeat(arguments(node)["repeats"], axis)
 
 
@@ -182,16 +201,28 @@ def pixel_shuffle(scope: Scope, node: fx.Node) -> Array:
         raise UnfollowedError("it moves units around")
     grouped = array.reshape(-1, factor)
     scope.labels.couple(grouped, [1])
-    return grouped[:, 0].reshape([-1 if axis == array.ndim - 3 else 1 for axis in range(array.ndim)])
+    return grouped[:, 0].reshape(
+        [-1 if axis == array.ndim - 3 else 1 for axis in range(array.ndim)]
+    )
 
 
-def _full_along(array: Array, axis: int, size: int) -> Array:
-    assert array.shape[axis] in (1, size)
-    return array
+def made(scope: Scope, node: fx.Node) -> Array:
+    """Zeros and the like, which can have any size; along the batch they are all the same."""
+    shape = tuple(n if isinstance(n, int) else 1 for n in node.meta["val"].shape)
+    count = int(np.prod(shape))
+    if count > LARGEST:
+        raise UnfollowedError("it is very large")
+    return scope.fresh(node, "made", count).reshape(shape)
 
 
-WHOLE_TENSOR = Lock("it is used as a whole")
-
+MADE = (
+    aten.full.default,
+    aten.new_full.default,
+    aten.new_ones.default,
+    aten.new_zeros.default,
+    aten.ones.default,
+    aten.zeros.default,
+)
 SHAPES: dict[object, Callable[[Scope, fx.Node], Any]] = {
     **dict.fromkeys(
         [
@@ -207,10 +238,9 @@ SHAPES: dict[object, Callable[[Scope, fx.Node], Any]] = {
         ],
         reshape,
     ),
+    **dict.fromkeys(MADE, made),
     **dict.fromkeys(TRANSPOSES, transpose),
-    **dict.fromkeys(
-        [aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], split
-    ),
+    **dict.fromkeys([aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], split),
     aten.cat.default: concatenate,
     aten.expand.default: expand,
     aten.constant_pad_nd.default: pad,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -27,6 +28,17 @@ def elementwise(scope: Scope, node: fx.Node) -> Array:
 def same(scope: Scope, node: fx.Node) -> Array:
     """The output is its first input, as far as units are concerned."""
     return scope.array(node.all_input_nodes[0])
+
+
+def gated(scope: Scope, node: fx.Node) -> Array:
+    """``glu``: one half of an axis times the sigmoid of the other."""
+    source = node.all_input_nodes[0]
+    array, shape = scope.array(source), scope.shape(node)
+    axis = arguments(node)["dim"] % len(shape)
+    if array.shape[axis] == 1:
+        return array
+    first, second = np.split(array, 2, axis)
+    return combine(scope.labels, [(first, shape), (second, shape)], eager=scope.eager)[0]
 
 
 def reduction(scope: Scope, node: fx.Node) -> Any:
@@ -116,6 +128,20 @@ def _name(node: fx.Node) -> str:
 
 
 VALUES: dict[object, Callable[[Scope, fx.Node], Any]] = {
+    # These are element-wise too, but torch does not tag them so.
+    **dict.fromkeys(
+        [
+            aten.floor_divide.default,
+            aten.hardswish.default,
+            aten.log_sigmoid.default,
+            aten.masked_fill.Tensor,
+            aten.rsub.Tensor,
+            aten.where.Scalar,
+            aten.where.ScalarOther,
+            aten.where.ScalarSelf,
+        ],
+        elementwise,
+    ),
     **dict.fromkeys(
         [
             aten.alias.default,
@@ -127,10 +153,13 @@ VALUES: dict[object, Callable[[Scope, fx.Node], Any]] = {
             aten.feature_dropout.default,
             aten.lift_fresh_copy.default,
             aten._to_copy.default,
+            aten.full_like.default,
+            aten.ones_like.default,
             aten.to.dtype,
             aten.to.device,
             aten.to.dtype_layout,
             aten.type_as.default,
+            aten.zeros_like.default,
         ],
         same,
     ),
@@ -192,6 +221,7 @@ VALUES: dict[object, Callable[[Scope, fx.Node], Any]] = {
         ],
         pooling,
     ),
+    aten.glu.default: gated,
     aten.matmul.default: product,
     aten.mm.default: product,
     aten.bmm.default: product,

@@ -14,7 +14,18 @@ from edgekd.graph.tensors import constant, is_op
 from edgekd.prune.labels import Array, Labels, Lock
 
 aten = torch.ops.aten
-TRANSPOSES = (aten.t.default, aten.transpose.int, aten.permute.default, aten.numpy_T.default)
+TRANSPOSES = (
+    aten.mT.default,
+    aten.movedim.int,
+    aten.movedim.intlist,
+    aten.numpy_T.default,
+    aten.permute.default,
+    aten.swapaxes.default,
+    aten.swapdims.default,
+    aten.t.default,
+    aten.transpose.int,
+)
+LARGEST = 2**22  # elements that get labels of their own; more would take seconds
 
 Role = Literal["produced", "consumed"]
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n\s*(?P<code>.*)')
@@ -140,20 +151,23 @@ class Scope:
         assert name is not None, f"{node} is no tensor"
         if name not in self.elements:
             shape = tuple(self._tensor(name).shape)
-            self.elements[name] = self.labels.fresh(int(np.prod(shape))).reshape(shape)
+            count = int(np.prod(shape))
+            if count > LARGEST:
+                self.elements[name] = self.labels.fresh(1).reshape([1] * len(shape))
+                self.lock_stored(name, Lock("it is tied to a very large stored tensor"))
+            else:
+                self.elements[name] = self.labels.fresh(count).reshape(shape)
         return self.elements[name]
 
 
 def transposition(node: fx.Node, ndim: int) -> list[int]:
-    """Return which axis of its input each axis of a transposed tensor is."""
-    order = list(range(ndim))
-    if is_op(node, aten.permute.default):
-        return [axis % ndim for axis in arguments(node)["dims"]]
-    if is_op(node, aten.transpose.int):
-        a, b = (axis % ndim for axis in node.args[1:3])  # type: ignore[operator]
-        order[a], order[b] = order[b], order[a]
-        return order
-    return order[::-1]
+    """Return which axis of its input each axis of a transposed tensor is.
+
+    Found by transposing a tensor without data whose axes all differ in length.
+    """
+    probe = torch.empty(list(range(1, ndim + 1)), device="meta")
+    turned = node.target(probe, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+    return [size - 1 for size in turned.shape]
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:

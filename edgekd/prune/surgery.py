@@ -38,12 +38,11 @@ def remove(
     """
     check(analysis.dependencies, removed)
     gone = [analysis.units[name][list(places)] for name, places in removed.items() if places]
-    resizer = Resizer(analysis.scope, np.concatenate([np.empty(0, np.int64), *gone]))
     result = clone(module)
-    nodes = list(result.graph.nodes)
-    for node in nodes:
+    resizer = Resizer(result, analysis.scope, np.concatenate([np.empty(0, np.int64), *gone]))
+    for node in list(result.graph.nodes):
         if node.op == "call_function":
-            resizer.resize(result, node)
+            resizer.resize(node)
     _cut_stored(result, analysis, resizer)
     names = [node.name for node in result.graph.nodes if node.op != "get_attr"]
     refreshed = refresh(result, example)
@@ -77,7 +76,9 @@ def check(dependencies: Dependencies, removed: Removed) -> None:
         if name not in sizes:
             raise StageError(f"there is no group {name!r} to prune; analyse the model again")
         if any(not 0 <= place < sizes[name] for place in places):
-            raise StageError(f"group {name!r} has units 0 to {sizes[name] - 1}, not all of {places}")
+            raise StageError(
+                f"group {name!r} has units 0 to {sizes[name] - 1}, not all of {places}"
+            )
         if len(set(places)) == sizes[name]:
             raise StageError(f"group {name!r} would lose all of its {sizes[name]} units; keep one")
 
@@ -128,6 +129,9 @@ def _kept(
             continue
         kept, shape = resizer.kept(node), node.meta["val"].shape
         # Where an axis joins units with the batch, the places depend on the batch.
-        if all(places is None or isinstance(size, int) for places, size in zip(kept, shape)):
+        if all(
+            places is None or isinstance(size, int)
+            for places, size in zip(kept, shape, strict=True)
+        ):
             found[name] = kept
     return found
