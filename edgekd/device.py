@@ -25,8 +25,9 @@ class DeviceProfile(Settings):
     ``architecture`` is what ``platform.machine()`` says on the device, None where it varies.
     ``opset`` is the newest ONNX operator set that the device's runtime reads. ``threads`` is the
     number of threads that latency is measured with. ``recipe`` is the shipped recipe used when
-    none is asked for. ``channel_multiple`` is the channel count step that the runtime's INT8
-    kernels fill completely. ``memory_gib`` is memory in GiB, None where it varies.
+    none is asked for. ``channel_multiple`` is the step between channel counts that is worth
+    pruning for: in between, the runtime's kernels are no faster. ``memory_gib`` is memory in GiB,
+    None where it varies.
     ``float_type`` is how numbers that are not quantized are stored; ``float16`` is for runtimes
     that take every type from the graph, as TensorRT 11 does. ``layer_norm`` says whether the
     runtime knows ONNX's LayerNormalization or gets it as simpler operations.

@@ -50,11 +50,10 @@ class DeviceModel:
         step, groups = self.channel_multiple, shape.groups
         if shape.op == "matmul":
             return replace(shape, inputs=_up(shape.inputs, step), outputs=_up(shape.outputs, step))
-        if shape.inputs == groups:
+        if shape.inputs == groups > 1:
             whole = _up(groups, step)
-            return replace(
-                shape, inputs=whole, outputs=shape.outputs // groups * whole, groups=whole
-            )
+            outputs = shape.outputs // groups * whole
+            return replace(shape, inputs=whole, outputs=outputs, groups=whole)
         return replace(
             shape,
             inputs=_up(shape.inputs // groups, step) * groups,
