@@ -17,6 +17,7 @@ LayerNorm = Literal["operator", "decomposed"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 SparsePattern = Annotated[str, Field(pattern=r"^(unstructured|block|[1-9]\d?:[1-9]\d?)$")]
 Count = Annotated[int, Field(ge=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
 
 
 class DeviceProfile(Settings):
@@ -25,12 +26,19 @@ class DeviceProfile(Settings):
     ``architecture`` is what ``platform.machine()`` says on the device, None where it varies.
     ``opset`` is the newest ONNX operator set that the device's runtime reads. ``threads`` is the
     number of threads that latency is measured with. ``recipe`` is the shipped recipe used when
-    none is asked for. ``channel_multiple`` is the channel count step that the runtime's INT8
-    kernels fill completely. ``memory_gib`` is memory in GiB, None where it varies.
+    none is asked for. ``channel_multiple`` is the step between channel counts that is worth
+    pruning for: in between, the runtime's kernels are no faster. ``memory_gib`` is memory in GiB,
+    None where it varies.
     ``float_type`` is how numbers that are not quantized are stored; ``float16`` is for runtimes
     that take every type from the graph, as TensorRT 11 does. ``layer_norm`` says whether the
     runtime knows ONNX's LayerNormalization or gets it as simpler operations. ``sparse_patterns``
     names the patterns of zeros that the runtime runs faster than dense weights (``2:4``).
+
+    Where the hardware is not at hand, latency is predicted (``edgekd/bench/predict.py``) from
+    ``peak_gmacs``, billions of multiply-accumulates a second on ``threads`` threads in the type
+    that float layers run in, ``memory_gb_per_s``, billions of bytes a second, and
+    ``layer_overhead_us``, microseconds that a layer takes besides. None: nothing is predicted.
+
     ``sources`` maps a field to the document that says so.
     """
 
@@ -47,7 +55,10 @@ class DeviceProfile(Settings):
     float_type: FloatType = "float32"
     layer_norm: LayerNorm = "operator"
     sparse_patterns: tuple[SparsePattern, ...] = ()
-    memory_gib: Annotated[float, Field(gt=0, strict=True)] | None = None
+    memory_gib: Positive | None = None
+    peak_gmacs: Positive | None = None
+    memory_gb_per_s: Positive | None = None
+    layer_overhead_us: Annotated[float, Field(ge=0, strict=True)] | None = None
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
     notes: str = ""
     sources: dict[str, str] = Field(default_factory=dict)

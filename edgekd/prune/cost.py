@@ -5,30 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 from torch import Tensor, fx
 
 from edgekd.bench.layers import LayerShape
 from edgekd.graph.tensors import constant
 from edgekd.prune.groups import Dependencies
+from edgekd.prune.layer_times import LayerTimes, Source
 from edgekd.prune.layers import read_layers, record_shapes
 from edgekd.prune.sizes import Sizes, read_products
-
-Source = Literal["measured", "predicted"]
-
-
-class LayerTimes(Protocol):
-    """Where the time of a layer comes from: a LayerTable, or a DeviceModel."""
-
-    @property
-    def source(self) -> Source:
-        """Say whether the times were measured on the target or computed from its figures."""
-        ...
-
-    def times(self, shapes: Iterable[LayerShape]) -> Mapping[LayerShape, float]:
-        """Return the microseconds of each shape."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,12 @@ class LayerTable:
 
     What was timed lies under ``folder``, apart for every kind of machine, version of ONNX Runtime
     and number of threads. Each batch of timings is a file of its own that appears by a rename, so
-    processes may time at once; a file that cannot be read is as good as none.
+    processes may time at once; a file that cannot be read is as good as none. ``progress`` is
+    advanced while layers are timed.
     """
 
-    source: Literal["measured"] = "measured"
-
-    def __init__(self, folder: Path, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, folder: Path, threads: int, progress: Progress | None = None) -> None:
+        self.threads, self.progress = threads, progress
         self.conditions: dict[str, Any] = {
             "version": VERSION,
             "machine": fingerprint(),
@@ -39,9 +38,12 @@ class LayerTable:
         self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:32]
         self._times = {shape: time for path in self._files() for shape, time in _read(path)}
 
-    def times(
-        self, shapes: Iterable[LayerShape], progress: Progress | None = None
-    ) -> dict[LayerShape, float]:
+    @property
+    def source(self) -> Literal["measured"]:
+        """All times here were measured on this machine."""
+        return "measured"
+
+    def times(self, shapes: Iterable[LayerShape]) -> dict[LayerShape, float]:
         """Return the microseconds of each shape; those not known yet are timed in one batch.
 
         Raises MeasurementError when a layer cannot be timed.
@@ -49,7 +51,7 @@ class LayerTable:
         wanted = sorted(set(shapes))
         missing = [shape for shape in wanted if shape not in self._times]
         if missing:
-            found = time_layers(missing, layer_model, self.threads, progress=progress)
+            found = time_layers(missing, layer_model, self.threads, progress=self.progress)
             self._times.update(zip(missing, found, strict=True))
             self._store(missing)
         return {shape: self._times[shape] for shape in wanted}

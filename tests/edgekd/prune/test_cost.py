@@ -16,9 +16,10 @@ from torch import Tensor, fx, nn
 from edgekd.bench.layers import LayerShape
 from edgekd.graph.program import refresh
 from edgekd.prune.analysis import Analysis, analyse
-from edgekd.prune.cost import CostModel, Source
+from edgekd.prune.cost import CostModel
 from edgekd.prune.form import prunable_form
 from edgekd.prune.groups import Dependencies, Group, Member
+from edgekd.prune.layer_times import Source
 from edgekd.prune.layers import read_layers, record_shapes
 from edgekd.prune.surgery import remove
 from tests.networks import NETWORKS, network, trace
