@@ -123,6 +123,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
             title="quantize: distillation",
             taps=_taps(student, float_model, options.distill),
             teacher=None if state.model is state.teacher else _teacher(state),
+            batch_statistics=False,  # ranges were taken with the running ones
         )
 
     def place_chosen(module: fx.GraphModule, returned: Mapping[str, str]) -> Placement:
