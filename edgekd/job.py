@@ -57,9 +57,10 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 class CompressRequest:
     """What the user asked for; every field but ``model`` has the command line's default.
 
-    Without ``data``, images are synthesised from the model. ``runtime`` limits what may be chosen
-    to run the result: ``auto``, ``onnxruntime`` or ``openvino``. ``max_drop`` is in percentage
-    points of the headline metric, ``max_nfr`` in per cent of all validation samples.
+    Without ``data``, images are synthesised from the model. ``unlabeled``, a folder of images or
+    a .npz file, adds samples to those that distillation trains on. ``runtime`` limits what may be
+    chosen to run the result: ``auto``, ``onnxruntime`` or ``openvino``. ``max_drop`` is in
+    percentage points of the headline metric, ``max_nfr`` in per cent of all validation samples.
     ``input_shape`` has no batch axis.
     """
 
@@ -78,6 +79,7 @@ class CompressRequest:
     trust_pickle: bool = False
     seed: int | None = None
     cache: Path | None = None
+    unlabeled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,11 @@ def draft(request: CompressRequest) -> Draft:
     check_recipe(recipe, profile)
     if request.data is None:
         _refuse_limits(request)
+        if request.unlabeled is not None:
+            raise DataError(
+                "--unlabeled needs --data: without labelled samples nothing tells how good the "
+                "result is; give them, or the unlabelled samples as --data"
+            )
     opened = open_model(request.model, arch=request.arch, trust_pickle=request.trust_pickle)
     example = example_from_program(opened)
     own = tuple(example[0].shape[1:]) if example else None
@@ -192,6 +199,7 @@ def complete(draft: Draft, progress: Progress) -> Job:
         image_size=shape if shape is not None and len(shape) == 3 else None,
         calibration_samples=_calibration_samples(recipe),
         seed=recipe.seed,
+        unlabeled=request.unlabeled,
     )
     opened = draft.opened
     loaded = to_program(opened, example_from_program(opened) or _example(data, opened))

@@ -40,6 +40,12 @@ def run(
             "made from the model's BatchNorm statistics."
         ),
     ] = None,
+    unlabeled: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of images of any form, or a .npz file, for distillation to train on too."
+        ),
+    ] = None,
     mean: Annotated[
         str | None, typer.Option(help="Per channel, of pixels / 255: 0.485,0.456,0.406")
     ] = None,
@@ -115,6 +121,7 @@ def run(
         trust_pickle=trust_pickle,
         seed=seed,
         cache=cache,
+        unlabeled=unlabeled,
     )
     if dry_run:
         _show_plan(request, as_json)

@@ -85,7 +85,7 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of each class folder, both sorted by name."""
     found = {}
     for child in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        files = [file for file in child.rglob("*") if _is_image(file)]
+        files = [file for file in child.rglob("*") if is_image(file)]
         if not files:
             raise DataError(f"{child} holds no images ({', '.join(sorted(_SUFFIXES))})")
         found[child.name] = sorted(files)
@@ -94,7 +94,8 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _is_image(file: Path) -> bool:
+def is_image(file: Path) -> bool:
+    """Tell by its name whether a file holds an image."""
     return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
 
 

@@ -22,6 +22,7 @@ from edgekd.data.images import (
 from edgekd.data.npz import read_npz
 from edgekd.data.samples import Array, Indices, Samples, StoredSamples, is_positional
 from edgekd.data.splits import calibration_count, hold_out, validation_count
+from edgekd.data.unlabeled import Joined, read_unlabeled, without_copies
 from edgekd.errors import DataError
 from edgekd.model.user_code import is_factory
 from edgekd.preprocessing import ImagePreprocessing
@@ -35,7 +36,8 @@ class Dataset:
 
     ``preprocessing`` is for the input called ``image_input`` (uint8 images), which is None when
     inputs are taken as they are. ``fingerprints`` has ``count``, ``sha256`` and ``source`` for each
-    of train, calibration and validation. ``notes`` are warnings for the user, one line each.
+    of train, calibration and validation, and of ``unlabeled`` (also counted in train) if there are
+    such samples. ``notes`` are warnings for the user, one line each.
     ``input_ranges`` has (lowest, highest) of inputs, by the model's names, that real samples reach
     and these may not.
     """
@@ -98,13 +100,16 @@ def open_data(
     validation_fraction: float = 0.2,
     calibration_samples: int = 512,
     seed: int = 0,
+    unlabeled: str | None = None,
 ) -> Dataset:
     """Open a ``.npz`` file, an image folder, or a factory (``FILE.py:name``, ``package.mod:name``).
 
     uint8 inputs are images and are normalised with ``mean`` and ``std`` (per channel, in units of
     pixels / 255; by default none). Data without a validation set gives up ``validation_fraction``
     of its samples, and training data always gives up ``calibration_samples`` (at most a fifth).
-    The same seed gives the same sets. Raises DataError, in one line, for data that cannot be used.
+    The same seed gives the same sets. ``unlabeled``, a folder of images or a ``.npz`` file, joins
+    the training samples, without what is in the other two sets. Raises DataError, in one line,
+    for data that cannot be used.
     """
     opened = _open(source, image_size)
     train, validation = opened.train, opened.validation
@@ -116,17 +121,47 @@ def open_data(
             train, calibration_count(len(train), calibration_samples), seed
         )
     image_input, preprocessing = _preprocessing(train, mean, std, image_size)
-    sets = {"train": train, "calibration": calibration, "validation": validation}
+    more, notes = _unlabeled(unlabeled, train, [calibration, validation])
+    joined = train if more is None else Joined(train, more)
+    sets: dict[str, StoredSamples] = {
+        "train": joined,
+        "calibration": calibration,
+        "validation": validation,
+    }
     hashes = {name: digests(samples) for name, samples in sets.items()}
+    prints = {name: fingerprint(sets[name], hashes[name], opened.source) for name in sets}
+    if more is not None and unlabeled is not None:
+        source = Path(unlabeled).resolve().name
+        prints["unlabeled"] = fingerprint(more, hashes["train"][len(train) :], source)
     return Dataset(
-        train,
+        joined,
         calibration,
         validation,
         preprocessing,
         opened.classes,
-        {name: fingerprint(sets[name], hashes[name], opened.source) for name in sets},
+        prints,
         image_input=image_input,
-        notes=overlap_notes(hashes),
+        notes=(*overlap_notes(hashes), *notes),
+    )
+
+
+def _unlabeled(
+    source: str | None, train: StoredSamples, held_out: list[StoredSamples]
+) -> tuple[StoredSamples | None, tuple[str, ...]]:
+    """Read samples without labels, if there are any, and drop those that measure the result."""
+    if source is None:
+        return None, ()
+    found = read_unlabeled(source, train.batch(np.arange(1))[0])
+    kept, copies = without_copies(found, held_out)
+    if not len(kept):
+        raise DataError(
+            f"--unlabeled {source}: all samples are copies of the data's own held-out samples"
+        )
+    if not copies:
+        return kept, ()
+    return kept, (
+        f"{copies} of {len(found)} unlabelled samples are copies of validation or calibration "
+        "samples, and were left out",
     )
 
 
