@@ -65,6 +65,7 @@ def distill(
     teacher: fx.GraphModule | None = None,
     after_step: Callable[[int], None] = lambda _step: None,
     carried: Mapping[str, Tensor] | None = None,
+    batch_statistics: bool = True,
     undo: bool = True,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
@@ -72,8 +73,9 @@ def distill(
 
     ``original`` has the tensors that those of the student are compared with, where ``taps`` say.
     ``teacher`` gives the outputs to learn; by default ``original`` does, in the same pass. Neither
-    is changed, and either may have batch norms or have them folded. Where the student has them,
-    they train with the statistics of each batch, and the running ones are taken anew in the end.
+    is changed, and either may have batch norms or have them folded. With ``batch_statistics`` the
+    student's batch norms train with the statistics of each batch, and the running ones are taken
+    anew in the end; without, they stay as they are in inference.
 
     ``after_step`` is called behind every optimiser step with the number of steps done (from 1),
     and once more in the end; it may change the student's parameters (masks). ``carried`` are
@@ -105,7 +107,7 @@ def distill(
             taps=taps,
             original=original,
             mixed_precision=training and options.mixed_precision,
-            batch_statistics=training,
+            batch_statistics=training and batch_statistics,
         )
 
     judge = loss_in(training=False)  # what is deployed has no 16-bit floats
@@ -143,7 +145,8 @@ def distill(
     if average is not None:
         student.load_state_dict(average.module.state_dict())
     after_step(schedule.steps)
-    reestimate_statistics(state, student, options.batch_size, device)
+    if batch_statistics:
+        reestimate_statistics(state, student, options.batch_size, device)
     held_out.append(held_out_loss(state, judge, device))
     kept = not undo or held_out[1] <= held_out[0]
     if not kept:

@@ -128,6 +128,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
             taps=_taps(student, float_model, options.distill),
             teacher=None if state.model is state.teacher else _teacher(state),
             after_step=lambda _: apply_masks(student, here),
+            batch_statistics=False,  # ranges were taken with the running ones
         )
 
     def place_chosen(module: fx.GraphModule, returned: Mapping[str, str]) -> Placement:

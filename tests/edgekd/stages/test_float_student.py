@@ -230,3 +230,15 @@ def test_a_later_stage_compares_features_with_what_it_was_given(
     )
     before, after = details["held_out_loss"]
     assert 0 < after < before
+
+
+def test_running_statistics_stay_where_they_are_asked_to(
+    state: CompressionState, original: fx.GraphModule
+) -> None:
+    student = clone(original)
+    options = Distill(epochs=1, batch_size=16, learning_rate=1e-3, ema=0.5)
+    given = {"title": "t", "batch_statistics": False, "undo": False, "device": CPU}
+    distill(state, original, student, options, Silent(), **given)
+    was = dict(original.named_buffers())
+    assert all(torch.equal(b, was[n]) for n, b in student.named_buffers())
+    assert digest(student) != digest(original)
