@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -37,18 +37,8 @@ class SettingsError(ValueError):
     """What is wrong with a file, in one line; callers raise it as their own error."""
 
 
-# YAML 1.1 without its numbers to base 60: 2:4 is a pattern of zeros, not 124.
-_INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
-_INTEGER_TAG = "tag:yaml.org,2002:int"
-
-
 class _Loader(yaml.SafeLoader):
     """yaml.SafeLoader that refuses a key given twice (YAML itself keeps the last one)."""
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, _INTEGER if tag == _INTEGER_TAG else form) for tag, form in known]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -61,6 +51,15 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 without its numbers to base 60: 2:4 is a pattern of zeros, not 124.
+_INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
+_INTEGER_TAG = "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, _INTEGER if tag == _INTEGER_TAG else form) for tag, form in known]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def parse(text: str) -> Any:

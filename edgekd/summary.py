@@ -132,7 +132,7 @@ def sparsity_notes(steps: list[Step]) -> list[str]:
     ]
 
 
-def _runs_sparse(steps: list[Step]) -> bool:
+def runs_sparse(steps: list[Step]) -> bool:
     """Tell whether a stage made zeros that the target's runtime runs faster."""
     found = [step.record["details"].get("sparsity", {}) for step in steps]
     return any(facts.get("faster") and facts.get("layers") for facts in found)
@@ -214,7 +214,7 @@ def build_manifest(
         "candidates": None if choice is None else choice.candidates(),
         "deployment": None if choice is None else choice.deployment(),
         "notes": [
-            *target_notes(job.profile, sparse=_runs_sparse(steps)),
+            *target_notes(job.profile, sparse=runs_sparse(steps)),
             *sparsity_notes(steps),
             *version_notes(job.profile, last),
             *quantization_notes(last),

@@ -13,7 +13,15 @@ import pytest
 import typer
 from edgekd_cli.app import app
 
-from edgekd.recipe import Calibration, Distill, QuantizeStage, Synthesis, load_recipe
+from edgekd.recipe import (
+    Calibration,
+    Distill,
+    QuantizeStage,
+    Recovery,
+    SparsifyStage,
+    Synthesis,
+    load_recipe,
+)
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -137,22 +145,19 @@ def test_recipe_page_shows_the_shipped_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "prefix"),
+    ("section", "settings", "prefix"),
     [
-        (QuantizeStage, ""),
-        (Calibration, "calibration."),
-        (Distill, "distill."),
-        (Synthesis, "synthesis."),
+        ("## Keys", Synthesis, "synthesis."),
+        ("### `stage: quantize`", QuantizeStage, ""),
+        ("### `stage: quantize`", Calibration, "calibration."),
+        ("### `stage: quantize`", Distill, "distill."),
+        ("### `stage: sparsify`", SparsifyStage, ""),
     ],
 )
-def test_every_recipe_key_is_documented_with_its_default(settings: Any, prefix: str) -> None:
-    rows = dict(
-        re.findall(
-            r"^\| `([\w.]+)` \| `?([^`|]*)`? \|",
-            (ROOT / "docs" / "recipes.md").read_text("utf-8"),
-            re.MULTILINE,
-        )
-    )
+def test_every_recipe_key_is_documented_with_its_default(
+    section: str, settings: Any, prefix: str
+) -> None:
+    rows = documented_defaults(section)
     for name, field in settings.model_fields.items():
         if name in ("stage", "calibration"):
             continue
@@ -163,6 +168,26 @@ def test_every_recipe_key_is_documented_with_its_default(settings: Any, prefix: 
         elif name != "distill":
             plain = list(default) if isinstance(default, tuple) else default
             assert shown == ("null" if plain is None else str(plain)), name
+
+
+def test_training_of_a_sparse_model_differs_as_documented() -> None:
+    rows = documented_defaults("### `stage: sparsify`")
+    changed = {
+        f"distill.{name}": str(field.default)
+        for name, field in Recovery.model_fields.items()
+        if field.default != Distill.model_fields[name].default
+    }
+    assert {key: text for key, text in rows.items() if key.startswith("distill.")} == changed
+
+
+def documented_defaults(section: str) -> dict[str, str]:
+    """Return the default of every key in one section of the page about recipes."""
+    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    start = text.index(f"{section}\n") + len(section)
+    ends = [found.start() for found in re.finditer(r"^#", text, re.MULTILINE)]
+    end = min((place for place in ends if place > start), default=len(text))
+    row = re.compile(r"^\| `([\w.]+)` \| `?([^`|]*)`? \|", re.MULTILINE)
+    return dict(row.findall(text[start:end]))
 
 
 def test_architecture_draws_the_rows_that_the_tests_enforce() -> None:

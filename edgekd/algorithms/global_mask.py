@@ -39,7 +39,7 @@ def unstructured_masks(
     candidates = len(values) - sum(int(one.sum()) for one in safe)
     mask = torch.ones(len(values), dtype=torch.bool, device=values.device)
     mask[order[: min(zeros, candidates)]] = False
-    parts = mask.split([len(one) for one in flat])
+    parts = torch.split(mask, [len(one) for one in flat])
     return [part.reshape(tensor.shape) for part, tensor in zip(parts, scores, strict=True)]
 
 

@@ -30,11 +30,10 @@ def expected_gain(profile: DeviceProfile, pattern: Pattern, choice: Choice | Non
         only = f" (it runs {known} faster)" if known else ""
         return Gain(
             faster=False,
-            text=f"{_runtime(profile)} on {profile.title} runs dense kernels for {pattern}{only}: "
-            f"{smaller}",
+            text=f"{profile.title} runs dense kernels for {pattern}{only}: {smaller}",
         )
     text = (
-        f"{_runtime(profile)} on {profile.title} has sparse kernels for {pattern} if the engine is "
+        f"{profile.title} has sparse kernels for {pattern} if the engine is "
         f"built with --sparsity=enable, and gains mostly in layers of {WIDE} channels and more"
     )
     if choice is None:
@@ -47,7 +46,3 @@ def expected_gain(profile: DeviceProfile, pattern: Pattern, choice: Choice | Non
         text=f"{text}: {len(wide)} of this model's {len(choice.layers)} layers with zeros, "
         f"{share:.1f} % of its multiplications{hardly}",
     )
-
-
-def _runtime(profile: DeviceProfile) -> str:
-    return {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}[profile.runtime]

@@ -59,7 +59,7 @@ def choose_layers(module: fx.GraphModule, pattern: Pattern, *, keep_ends: bool) 
     for node in module.graph.nodes:
         if is_op(node, *WEIGHTED) and constant(module, node.args[1]) is not None:
             calls.setdefault(layer_name(node), []).append(node)
-    own = [name for name, nodes in calls.items() if not _selects(nodes[0])]
+    own = [name for name, nodes in calls.items() if not selects(nodes[0])]
     ends = {own[0], own[-1]} if own and keep_ends else set()
     layers, dense = [], {}
     for name, nodes in calls.items():
@@ -71,6 +71,11 @@ def choose_layers(module: fx.GraphModule, pattern: Pattern, *, keep_ends: bool) 
             layers.append(_layer(module, name, nodes))
     macs = sum(_macs(module, node) for nodes in calls.values() for node in nodes)
     return Choice(tuple(layers), dense, macs)
+
+
+def selects(node: fx.Node) -> bool:
+    """Tell whether a layer is a convolution that only selects channels."""
+    return is_op(node, *CONVOLUTIONS) and is_selection(node)
 
 
 def weight_of(module: fx.GraphModule, layer: fx.Node) -> Tensor:
@@ -86,13 +91,9 @@ def groups_of(layer: fx.Node) -> int:
     return int(layer.args[6]) if grouped else 1  # type: ignore[arg-type]
 
 
-def _selects(node: fx.Node) -> bool:
-    return is_op(node, *CONVOLUTIONS) and is_selection(node)
-
-
 def _unfit(module: fx.GraphModule, nodes: list[fx.Node], pattern: Pattern) -> str | None:
     weight = weight_of(module, nodes[0])
-    if _selects(nodes[0]):
+    if selects(nodes[0]):
         return "it only selects channels"
     if is_op(nodes[0], *CONVOLUTIONS) and weight.shape[1] == 1:
         return "depthwise: each output has one input, and no runtime gains from zeros in it"

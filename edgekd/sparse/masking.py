@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.graph.tensors import constant, is_op
-from edgekd.sparse.layers import WEIGHTED
+from edgekd.sparse.layers import WEIGHTED, selects
 from edgekd.sparse.patterns import Masks
 
 _CODES = re.compile(r"_codes(_\d+)?$")  # what conversion to integers puts behind a weight's name
@@ -32,11 +32,14 @@ def apply_masks(module: fx.GraphModule, masks: Mapping[str, Tensor]) -> None:
 
 
 def held_zeros(module: fx.GraphModule) -> Masks:
-    """Return masks of the weights of all layers that hold zeros: False where a weight is zero."""
+    """Return masks of the weights of all layers that hold zeros: False where a weight is zero.
+
+    Layers that only select channels are left out: nothing changes them.
+    """
     found: Masks = {}
     for node in module.graph.nodes:
         weight = constant(module, node.args[1]) if is_op(node, *WEIGHTED) else None
-        if weight is not None and not bool(weight.all()):
+        if weight is not None and not selects(node) and not bool(weight.all()):
             found[str(node.args[1].target)] = weight.detach() != 0
     return found
 

@@ -14,6 +14,7 @@ from edgekd.bench.predict import DeviceModel
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import measure
 from edgekd.cache import StepCache, default_cache
+from edgekd.device import DeviceProfile
 from edgekd.errors import StageError
 from edgekd.export.deployed import export_for
 from edgekd.progress import Progress
@@ -149,9 +150,25 @@ def open_ruler(
 
 def _times(state: CompressionState, here: bool) -> LayerTimes:
     if not here:
-        return DeviceModel.of(state.profile)
+        return device_model(state.profile)
     cache = state.cache or StepCache(default_cache())
     return LayerTable(cache.root / "layers", state.profile.threads)
+
+
+def device_model(profile: DeviceProfile) -> DeviceModel:
+    """Return the latency model of a device. Raises StageError when its profile has no figures."""
+    if profile.peak_gmacs is None or profile.memory_gb_per_s is None:
+        raise StageError(
+            f"prune: {profile.name} is not this machine, and its profile has no 'peak_gmacs' and "
+            "'memory_gb_per_s' to predict latency from; add them, or give the budget as 'macs' or "
+            "'parameters'"
+        )
+    return DeviceModel(
+        profile.peak_gmacs,
+        profile.memory_gb_per_s,
+        profile.layer_overhead_us or 0.0,
+        profile.channel_multiple,
+    )
 
 
 def _original_us(ruler: Ruler, original: fx.GraphModule) -> float:

@@ -35,7 +35,7 @@ from edgekd.stages.budget import convert_within_budget
 from edgekd.stages.distillation import check_distillation, distill
 from edgekd.stages.distillation_loss import unknown_layer
 from edgekd.state import CompressionState
-from edgekd.training import Inputs
+from edgekd.training import Inputs, training_device
 
 Rules = tuple[Place, Scheme]
 
@@ -117,6 +117,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
         for quantizer in quantizers:
             learnable = options.learn_step_sizes and quantizer.learnable
             quantizer.log_scale.requires_grad_(learnable)
+        here = {name: mask.to(training_device()) for name, mask in zeros.items()}
         details |= distill(
             state,
             float_model,
@@ -126,7 +127,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
             title="quantize: distillation",
             taps=_taps(student, float_model, options.distill),
             teacher=None if state.model is state.teacher else _teacher(state),
-            after_step=lambda _: apply_masks(student, zeros),
+            after_step=lambda _: apply_masks(student, here),
             batch_statistics=False,  # ranges were taken with the running ones
         )
 

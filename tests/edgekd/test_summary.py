@@ -15,6 +15,8 @@ from edgekd.summary import (
     broken_rules,
     failed_checks,
     quantization_notes,
+    runs_sparse,
+    sparsity_notes,
     target_notes,
     version_notes,
 )
@@ -85,6 +87,20 @@ def test_each_version_of_tensorrt_gets_its_flags() -> None:
     (older,), (newer,) = (target_notes(load_profile(n)) for n in ("jetson", "jetson-jetpack7"))
     assert "--saveEngine=model.engine --int8 --fp16 (TensorRT 8.5 to 10" in older
     assert "--saveEngine=model.engine (TensorRT 11;" in newer and "--int8" not in newer
+
+
+def test_zeros_are_built_for_and_explained() -> None:
+    jetson = load_profile("jetson")
+    (note,) = target_notes(jetson, sparse=True)
+    assert "--saveEngine=model.engine --sparsity=enable --int8" in note
+    assert "--sparsity" not in target_notes(jetson)[0]
+
+    made, left_out = step(b""), step(b"")
+    made.record["details"] = {"sparsity": {"gain": "little", "faster": True, "layers": [{}]}}
+    left_out.record["details"] = {"sparsity": {"gain": "nothing", "skipped": True}}
+    assert sparsity_notes([step(b""), made]) == ["the sparsify stage ran: little"]
+    assert sparsity_notes([left_out]) == ["the sparsify stage was left out: nothing"]
+    assert runs_sparse([step(b""), made]) and not runs_sparse([left_out])
 
 
 def test_what_stayed_in_float32_and_what_is_dead_is_noted() -> None:

@@ -1,5 +1,7 @@
 """Programs with a part of their layers quantized, on the test networks and for both runtimes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from networks import NETWORKS, RULES, Quantized, clone, network, quantize, samples
@@ -47,6 +49,25 @@ def case(request: pytest.FixtureRequest) -> tuple[Quantized, QuantizedProgram]:
             if quantizer.learnable:
                 quantizer.log_scale += 0.05 * samples(*quantizer.log_scale.shape, seed=seed)
     return found, program_of(found, runtime)
+
+
+def test_zeros_of_the_trained_program_stay_in_layers_that_go_back_to_float(
+    case: tuple[Quantized, QuantizedProgram],
+) -> None:
+    _, program = case
+    trained = clone(program.trained)
+    with torch.no_grad():
+        for weight in trained.parameters():
+            if weight.requires_grad and weight.ndim > 1:
+                weight[:, ::2] = 0
+    program = replace(program, trained=trained)
+
+    module, _ = program.without(dict.fromkeys(program.layers(), "a test"))
+
+    expected = {n: w for n, w in trained.named_parameters() if w.requires_grad and w.ndim > 1}
+    assert expected
+    for name, weight in module.named_parameters():
+        assert name not in expected or torch.equal(weight, expected[name])
 
 
 def test_with_no_layer_in_float_it_is_the_trained_program(
