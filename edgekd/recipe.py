@@ -34,7 +34,11 @@ class Distill(Settings):
     paths, ``*`` for any name between two dots). ``hard_label_weight`` (0 to 1) is the share of the
     labels' cross entropy. Training takes ``epochs`` passes over the data, but at most
     ``max_steps`` optimiser steps. ``augment`` applies to images only. ``ema`` is the decay of a
-    moving average of the weights, which is kept in their place. ``mixed_precision`` is for CUDA.
+    moving average of the weights, which is kept in their place. ``mixed_precision`` is for CUDA,
+    and for float models on CPUs with fast bfloat16. ``optimizer``: ``adamw``, ``sgd`` (Nesterov
+    momentum of 0.9), or ``auto``: ``sgd`` for a float model with BatchNorm, else ``adamw``; without
+    ``learning_rate`` and ``weight_decay`` these are 0.05 and 5e-4 for ``sgd``, 1e-3 and 0 for
+    ``adamw``.
     """
 
     loss: Literal["auto", "kl", "standardized-kl", "top-k-kl", "mse"] = "auto"
@@ -46,7 +50,9 @@ class Distill(Settings):
     epochs: Count = 3
     max_steps: Count = 2000
     batch_size: Count = 64
-    learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
+    optimizer: Literal["auto", "adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[Number, Field(gt=0)] | None = 1e-5
+    weight_decay: Annotated[Number, Field(ge=0)] | None = None
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = None
     mixed_precision: Annotated[bool, Field(strict=True)] = False
@@ -104,7 +110,8 @@ class Recovery(Distill):
     epochs: Count = 10
     max_steps: Count = 20000
     batch_size: Count = 128
-    learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
+    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
+    learning_rate: Annotated[Number, Field(gt=0)] | None = None
 
 
 PRUNE_BUDGETS = ("speedup", "latency_ms", "macs", "parameters")

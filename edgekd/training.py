@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,9 @@ def autocast(device: torch.device, enabled: bool) -> torch.autocast:
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW with linear warm-up over the first ``warmup`` of all steps, then a cosine to zero.
+    """Linear warm-up over the first ``warmup`` of all steps, then a cosine to zero.
 
+    ``optimizer`` is AdamW, or SGD with Nesterov momentum of 0.9 (Sutskever et al., ICML 2013).
     Training ends after ``epochs`` passes, or earlier after ``max_steps`` optimiser steps.
     """
 
@@ -49,6 +50,7 @@ class Schedule:
     max_steps: int | None = None
     warmup: float = 0.05
     weight_decay: float = 0.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
     @property
     def steps(self) -> int:
@@ -107,11 +109,7 @@ def train(
     Raises StageError if the loss stops being finite.
     """
     scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=schedule.learning_rate,
-        weight_decay=schedule.weight_decay,
-    )
+    optimizer = _optimizer(parameters, schedule)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     parts: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     # Steps left at the start of the pass, and of the pass itself: steps, samples and their loss.
@@ -158,6 +156,15 @@ def train(
             done, count, total = 0, 0, 0.0
         save()
     return history
+
+
+def _optimizer(
+    parameters: Iterable[nn.Parameter] | list[dict[str, object]], schedule: Schedule
+) -> torch.optim.Optimizer:
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
 
 
 def _step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> bool:

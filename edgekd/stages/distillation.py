@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ STATISTICS_SAMPLES = 4096  # for the running statistics of batch norms
 def check_distillation(state: CompressionState, options: Distill, *, stage: str) -> None:
     """Raise StageError, before any work, for what cannot be trained on this model or machine."""
     check_loss(state, options, stage=stage)
-    if options.mixed_precision and training_device().type != "cuda":
+    # bfloat16 keeps too few digits for weights on a grid; float weights are content with it.
+    if options.mixed_precision and stage == "quantize" and training_device().type != "cuda":
         raise StageError(
             f"{stage}: 'distill.mixed_precision' needs a CUDA GPU, and torch sees none; set it to "
             "false"
@@ -45,11 +46,20 @@ def check_distillation(state: CompressionState, options: Distill, *, stage: str)
 
 def schedule_of(state: CompressionState, options: Distill) -> Schedule:
     """Return the schedule that ``distill`` trains by; its ``steps`` is the number of steps."""
+    optimizer: Literal["adamw", "sgd"]
+    if options.optimizer == "auto":
+        # Adaptive rates serve transformers; networks with batch norms end better with SGD.
+        optimizer = "sgd" if batch_norms(state.model) else "adamw"
+    else:
+        optimizer = options.optimizer
+    rate, decay = {"sgd": (0.05, 5e-4), "adamw": (1e-3, 0.0)}[optimizer]
     return Schedule(
         options.epochs,
         -(-len(state.data.train) // options.batch_size),
-        options.learning_rate,
+        rate if options.learning_rate is None else options.learning_rate,
         max_steps=options.max_steps,
+        weight_decay=decay if options.weight_decay is None else options.weight_decay,
+        optimizer=optimizer,
     )
 
 

@@ -19,9 +19,10 @@ from edgekd.errors import StageError
 from edgekd.export.deployed import export_for
 from edgekd.progress import Progress
 from edgekd.prune.choice import CostOf
-from edgekd.prune.cost import CostModel, LayerTimes
+from edgekd.prune.cost import CostModel
 from edgekd.prune.groups import Dependencies
 from edgekd.prune.layer_table import LayerTable
+from edgekd.prune.layer_times import LayerTimes
 from edgekd.recipe import PruneStage
 from edgekd.state import CompressionState
 
@@ -62,7 +63,6 @@ class Ruler:
         module: fx.GraphModule,
         dependencies: Dependencies,
         widths: dict[str, list[int]],
-        progress: Progress,
     ) -> Scale:
         """Return the scale for choices among ``widths`` of ``module``; may time layers."""
         example = self.state.example

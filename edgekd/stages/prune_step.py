@@ -167,7 +167,7 @@ def _weigh(
         for block in found:
             inside = [g.name for g in groups if g.name in block.layers]
             blocks[block] = float(sum(scores[name].sum() for name in inside))
-    scale = ruler.scale(module, analysis.dependencies, choices, progress)
+    scale = ruler.scale(module, analysis.dependencies, choices)
     return _Weighed(module, analysis, choices, scores, damage, blocks, scale)
 
 
