@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -19,16 +18,17 @@ from edgekd.graph.tensors import is_op
 from edgekd.model.trace import batch_of_two
 from edgekd.prune.grouping import Units, find_groups
 from edgekd.prune.groups import Dependencies
-from edgekd.prune.labels import Array, Lock, varying
+from edgekd.prune.labels import Array, Lock
+from edgekd.prune.rectangles import make_rectangular
 from edgekd.prune.rules_layers import LAYERS
+from edgekd.prune.rules_products import PRODUCTS
 from edgekd.prune.rules_shapes import SHAPES
 from edgekd.prune.rules_values import VALUES, elementwise
 from edgekd.prune.scope import TRANSPOSES, Scope, UnfollowedError, source_line
 
-RULES = {**LAYERS, **VALUES, **SHAPES}
+RULES = {**LAYERS, **VALUES, **PRODUCTS, **SHAPES}
 INPUT = Lock("it is tied to a model's input")
 OUTPUT = Lock("it is the model's output")
-SINGLE = Lock("all of it would have to go at once")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def analyse(module: fx.GraphModule, example: tuple[Tensor, ...]) -> Analysis:
     while True:
         before = scope.labels.ties
         _propagate(scope)
-        _make_rectangular(scope)
+        make_rectangular(scope)
         if scope.labels.ties == before:
             break
     dependencies, units = find_groups(scope)
@@ -148,49 +148,3 @@ def _unfollowed(scope: Scope, node: fx.Node, reason: str) -> Array | list[Array]
     if isinstance(value, list):
         return [scope.locked(node, len(shape), result) for shape in value]
     return scope.locked(node, len(value), result)
-
-
-def _make_rectangular(scope: Scope) -> None:
-    """Tie labels until every tensor can only lose whole slices along one axis."""
-    tensors: list[Array] = list(scope.elements.values())
-    for found in scope.arrays.values():
-        tensors += found if isinstance(found, list) else [found]
-    for labels in tensors:
-        array = scope.labels.compress(labels)
-        axes = varying(array)
-        if len(axes) > 1:
-            left = {axis: (_units_left(scope, array, axis), array.shape[axis]) for axis in axes}
-            best = max(axes, key=left.__getitem__)
-            scope.labels.couple(array, [axis for axis in axes if axis != best])
-            array = scope.labels.compress(array)
-        if array.size == 1 and scope.labels.classes(array).item() != 0:
-            scope.labels.lock(array, SINGLE)
-
-
-def _units_left(scope: Scope, array: Array, axis: int) -> int:
-    """Count the classes that would be left if only slices along ``axis`` could go."""
-    classes = scope.labels.classes(array)
-    rows = np.moveaxis(classes, axis, 0).reshape(array.shape[axis], -1)
-    parts: list[set[int]] = []
-    for row in rows.tolist():
-        merged = set(row)
-        rest = []
-        for part in parts:
-            if part & merged:
-                merged |= part
-            else:
-                rest.append(part)
-        parts = [*rest, merged]
-    return sum(0 not in part for part in parts)
-
-
-def stored_labels(scope: Scope) -> dict[str, dict[int, Array]]:
-    """Return the labels of every stored tensor along each axis that holds units."""
-    found: dict[str, dict[int, Array]] = {}
-    for (name, axis), labels in scope.axes.items():
-        found.setdefault(name, {})[axis] = labels
-    for name, labels in scope.elements.items():
-        array = scope.labels.compress(labels)
-        for axis in varying(array):
-            found.setdefault(name, {})[axis] = array.reshape(-1)
-    return found

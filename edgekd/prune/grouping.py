@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekd.graph.canonical import is_selection
 from edgekd.prune.groups import Dependencies, Group, Locked, Member
-from edgekd.prune.labels import Array, Lock, varying
+from edgekd.prune.labels import Array, Lock
 from edgekd.prune.scope import Layer, Role, Scope
 
 Units: TypeAlias = Mapping[str, Array]
@@ -58,12 +58,8 @@ def _roles(scope: Scope) -> dict[tuple[str, int], dict[Role, None]]:
 
 def _places(scope: Scope) -> _Places:
     """Return where every class that can go lies in the stored tensors."""
-    lines = dict(scope.axes)
-    for name, labels in scope.elements.items():
-        array = scope.labels.compress(labels)
-        lines.update({(name, axis): array.reshape(-1) for axis in varying(array)})
     found: _Places = {}
-    for key, labels in lines.items():
+    for key, labels in scope.lines().items():
         for place, unit in enumerate(scope.labels.classes(labels).tolist()):
             if unit:
                 found.setdefault(key, {}).setdefault(unit, []).append(place)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.graph.tensors import constant, is_op
-from edgekd.prune.labels import Array, Labels, Lock
+from edgekd.prune.labels import Array, Labels, Lock, varying
 
 aten = torch.ops.aten
 TRANSPOSES = (
@@ -139,6 +139,14 @@ class Scope:
             self.labels.lock(labels, lock)
         if name in self.elements:
             self.labels.lock(self.elements[name], lock)
+
+    def lines(self) -> dict[tuple[str, int], Array]:
+        """Return the labels of every stored tensor along each axis that holds units."""
+        found = dict(self.axes)
+        for name, labels in self.elements.items():
+            array = self.labels.compress(labels)
+            found.update({(name, axis): array.reshape(-1) for axis in varying(array)})
+        return found
 
     def _tensor(self, name: str) -> Tensor:
         path, _, leaf = name.rpartition(".")

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from edgekd.errors import StageError
 from edgekd.graph.program import clone, refresh
 from edgekd.graph.tensors import clean, constant
-from edgekd.prune.analysis import Analysis, stored_labels
+from edgekd.prune.analysis import Analysis
 from edgekd.prune.groups import Dependencies, Removed
 from edgekd.prune.labels import Array
 from edgekd.prune.resize import Kept, Resizer, cut
@@ -84,26 +84,22 @@ def check(dependencies: Dependencies, removed: Removed) -> None:
 
 
 def _cut_stored(module: fx.GraphModule, analysis: Analysis, resizer: Resizer) -> None:
-    labels = stored_labels(analysis.scope)
-    done: dict[int, Tensor] = {}
+    lines: dict[str, dict[int, Array]] = {}
+    for (name, axis), labels in analysis.scope.lines().items():
+        lines.setdefault(name, {})[axis] = labels
+    names: dict[Tensor, list[str]] = {}  # by identity: one tensor may have several names
     for node in module.graph.nodes:
-        tensor = constant(module, node)
-        if tensor is None or id(tensor) in {id(new) for new in done.values()}:
-            continue
-        name = str(node.target)
-        if id(tensor) not in done:
-            kept = _kept_stored(resizer, labels.get(name, {}), tensor)
-            done[id(tensor)] = _replacement(tensor, kept)
-        path, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(path), leaf, done[id(tensor)])
+        if (tensor := constant(module, node)) is not None:
+            names.setdefault(tensor, []).append(str(node.target))
+    for tensor, shared in names.items():
+        kept: list[Array | None] = [None] * tensor.ndim
+        for axis, line in lines.get(shared[0], {}).items():
+            (kept[axis],) = resizer.kept_of(line, line.shape)
+        new = _replacement(tensor, tuple(kept))
+        for name in shared:
+            path, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(path), leaf, new)
     clean(module)
-
-
-def _kept_stored(resizer: Resizer, labels: dict[int, Array], tensor: Tensor) -> Kept:
-    kept: list[Array | None] = [None] * tensor.ndim
-    for axis, line in labels.items():
-        (kept[axis],) = resizer.kept_of(line, line.shape)
-    return tuple(kept)
 
 
 def _replacement(tensor: Tensor, kept: Kept) -> Tensor:
