@@ -1,11 +1,11 @@
 """How well single layers foretell a whole network: python -m benchmarks.layer_latency MODEL ...
 
 On ONNX Runtime, with the threads of the cpu profile. First what a convolution of the network's own
-kind costs at every width, at each of its resolutions, in float and in integers. Then random narrower versions of the network
-(widths in multiples of ``--multiple``, some residual blocks left out): the latency relative to the
-original's, predicted from single layers and measured whole, each version in a duet with the
-original; and the share of versions within 10 %, the measure of nn-Meter (Zhang et al., MobiSys
-2021).
+kind costs at every width, at each of its resolutions, in float and in integers. Then random
+narrower versions of the network (widths in multiples of ``--multiple``, some residual blocks left
+out): the latency relative to the original's, predicted from single layers and measured whole, each
+version in a duet with the original; and the share of versions within 10 %, the measure of nn-Meter
+(Zhang et al., MobiSys 2021).
 """
 
 from __future__ import annotations

@@ -11,12 +11,15 @@ used up by exchanges of two variables.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 Assignment = dict[str, int]  # variable -> the option chosen, such as a layer's width
 
 _BISECTIONS = 24
+_SHAKES, _SHAKEN = 60, 3  # how often to start again, and how many variables are then changed
+_MOST_CALLS = 30000  # of the cost, behind which it does not start again
 
 
 class TargetError(ValueError):
@@ -58,6 +61,7 @@ def search_widths(
     if search.best is None:
         raise TargetError(target, search.smallest)
     search.exchange()
+    search.shake()
     return search.best
 
 
@@ -81,6 +85,7 @@ class _Search:
         self.damage, self.target = damage, target
         self.best: Found | None = None
         self.smallest = math.inf
+        self.multiplier = 0.0
         self._cost = cost
         self._known: dict[tuple[int, ...], float] = {}
 
@@ -105,6 +110,7 @@ class _Search:
                 high, small = middle, end
             else:
                 low, large = middle, end
+        self.multiplier = high
 
     def exchange(self) -> None:
         """Lower the damage of the best assignment by changes of one or two variables."""
@@ -116,6 +122,19 @@ class _Search:
                 if self.best is not before:
                     break
             improved = self.best is not before
+
+    def shake(self) -> None:
+        """Start again near the best assignment, with a few variables at random options."""
+        chosen = random.Random(0)
+        for _ in range(_SHAKES):
+            if self.best is None or len(self._known) > _MOST_CALLS:
+                return
+            before, start = self.best, dict(self.best.assignment)
+            for name in chosen.sample(list(start), min(_SHAKEN, len(start))):
+                start[name] = chosen.choice(list(self.damage[name]))
+            self._descend(start, self.multiplier)
+            if self.best is not before:
+                self.exchange()
 
     def cost(self, assignment: Assignment) -> float:
         """Return the cost, and keep the assignment if it is the best so far."""
