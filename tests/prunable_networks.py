@@ -264,6 +264,18 @@ class Unknown(nn.Module):
         return self.head(F.relu(self.c(x)))
 
 
+class Squeezed(nn.Module):
+    """Axes of length 1 are dropped, also where a channel axis may become 1 long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv1d(3, 2, 9), nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x)).squeeze((1, 2))
+        return self.head(F.relu(self.b(x)).squeeze(1))
+
+
 Shapes = tuple[tuple[int, ...], ...]
 IMAGE, SEQUENCE = ((3, 8, 8),), ((TOKENS, 4),)
 PRUNABLE: dict[str, tuple[Callable[[], nn.Module], Shapes]] = {
@@ -283,6 +295,7 @@ PRUNABLE: dict[str, tuple[Callable[[], nn.Module], Shapes]] = {
     "windows": (Windows, IMAGE),
     "encoder": (lambda: TextEncoder(12, 2, 3, 20, 11, TOKENS), ((TOKENS,), (TOKENS,))),
     "tied": (Tied, IMAGE),
+    "squeezed": (Squeezed, ((3, 9),)),
     "unknown": (Unknown, ((4,),)),
 }
 

@@ -44,7 +44,10 @@ def find_groups(scope: Scope) -> tuple[Dependencies, Units]:
             if other.tensor == layer.tensor
         ]
         if not any(free & set(line) for line in lines):
-            locked.setdefault(_layer_name(layer), _locked(scope, layer))
+            locked.setdefault(_layer_name(layer.tensor), _locked(scope, layer))
+    for name, lock in _unfollowed(scope, {name for name, _ in places}).items():
+        layer_name = _layer_name(name)
+        locked.setdefault(layer_name, Locked(layer_name, lock.reason, lock.line, lock.followed))
     return Dependencies(tuple(groups), tuple(locked.values())), units
 
 
@@ -96,12 +99,12 @@ def _in_order(found: list[list[int]], places: _Places) -> list[list[int]]:
 def _name(unit: int, layers: list[Layer], places: _Places) -> str:
     for layer in layers:
         if unit in places.get((layer.tensor, layer.axis), {}):
-            return _layer_name(layer)
+            return _layer_name(layer.tensor)
     return next(tensor for (tensor, _), found in places.items() if unit in found)
 
 
-def _layer_name(layer: Layer) -> str:
-    path, _, leaf = layer.tensor.rpartition(".")
+def _layer_name(tensor: str) -> str:
+    path, _, leaf = tensor.rpartition(".")
     return path or leaf
 
 
@@ -127,4 +130,16 @@ def _group(
 
 def _locked(scope: Scope, layer: Layer) -> Locked:
     lock = scope.labels.lock_of(scope.axes[layer.tensor, layer.axis]) or SINGLE
-    return Locked(_layer_name(layer), lock.reason, lock.line, lock.followed)
+    return Locked(_layer_name(layer.tensor), lock.reason, lock.line, lock.followed)
+
+
+def _unfollowed(scope: Scope, free: set[str]) -> dict[str, Lock]:
+    """Return the weights outside known layers where the analysis gave up, with the reason."""
+    known = {layer.tensor for layer in scope.layers.values()} | free
+    found: dict[str, Lock] = {}
+    stored = [*scope.elements.items(), *((name, line) for (name, _), line in scope.axes.items())]
+    for name, labels in stored:
+        lock = scope.labels.lock_of(labels)
+        if name not in known and lock is not None and not lock.followed:
+            found.setdefault(name, lock)
+    return found

@@ -101,10 +101,12 @@ def _unflatten(at: Resizer, node: fx.Node) -> None:
 
 
 def _squeeze(at: Resizer, node: fx.Node) -> None:
-    """Name the axes: another one could become 1 long."""
+    """Name the axes that were 1 long: another one could become so."""
     shape = at.scope.shape(node.all_input_nodes[0])
-    node.target = aten.squeeze.dims
-    node.args = (node.args[0], [axis for axis, size in enumerate(shape) if size == 1])
+    asked = arguments(node).get("dim", range(len(shape)))
+    asked = [asked] if isinstance(asked, int) else asked
+    axes = [axis for axis in sorted({a % len(shape) for a in asked}) if shape[axis] == 1]
+    node.target, node.args, node.kwargs = aten.squeeze.dims, (node.args[0], axes), {}
 
 
 def _split(at: Resizer, node: fx.Node) -> None:
@@ -166,7 +168,7 @@ ADAPT: dict[object, Callable[[Resizer, fx.Node], None]] = {
     aten.reshape.default: _sizes("shape"),
     aten.select.int: _select,
     aten.slice.Tensor: _slice,
-    aten.squeeze.default: _squeeze,
+    **dict.fromkeys([aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims], _squeeze),
     aten.unflatten.int: _unflatten,
 }
 

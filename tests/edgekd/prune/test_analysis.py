@@ -132,6 +132,28 @@ def test_a_computed_weight_locks_both_of_its_sides() -> None:
     assert not found.groups
     (a,) = [entry for entry in found.locked if entry.layer == "a"]
     assert "computed, not stored" in a.reason and not a.followed
+    assert {entry.layer for entry in found.locked if not entry.followed} == {"a", "b", "scale"}
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer behind one that could be pruned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.gru = nn.Linear(4, 6), nn.GRU(6, 5, batch_first=True)
+        self.hidden, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.gru(torch.relu(self.up(x)))
+        return self.head(torch.relu(self.hidden(x[:, -1])))
+
+
+def test_a_recurrent_layer_is_named_and_the_rest_goes_on() -> None:
+    example = (samples(2, 5, 4),)
+    graph, _ = trace(build(Recurrent), *example)
+    found = analyse(prunable_form(graph, example), example).dependencies
+    assert [group.name for group in found.groups] == ["hidden"]
+    assert {entry.layer for entry in found.locked if not entry.followed} == {"up", "gru"}
 
 
 def test_the_public_resnet20_has_three_stages_and_nine_blocks() -> None:
