@@ -51,6 +51,9 @@ _DECIDING_FIELDS = {
     "float_type",
     "layer_norm",
     "sparse_patterns",
+    "peak_gmacs",
+    "memory_gb_per_s",
+    "layer_overhead_us",
 }
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch")
 

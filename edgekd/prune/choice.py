@@ -67,4 +67,4 @@ def _nearest(widths: Sequence[int], percent: int) -> int:
 
 def nodes_of(blocks: Sequence[ResidualBlock]) -> frozenset[str]:
     """Return the nodes that vanish when these blocks are left out."""
-    return frozenset(node for block in blocks for node in block.nodes)
+    return frozenset(node for block in blocks for node in (*block.nodes, block.add))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
 from edgekd.bench.layers import LayerShape
+from edgekd.bench.machine import runs_here
 from edgekd.bench.predict import DeviceModel
 from edgekd.device import DeviceProfile
 from edgekd.errors import ProfileError
@@ -39,7 +39,7 @@ def open_layer_times(
     architecture; otherwise they are predicted from the profile's figures. Raises ProfileError when
     it has none.
     """
-    if is_here(profile):
+    if runs_here(profile):
         return LayerTable(folder, profile.threads, progress)
     peak, memory, overhead = (
         profile.peak_gmacs,
@@ -49,14 +49,9 @@ def open_layer_times(
     if peak is None or memory is None or overhead is None:
         raise ProfileError(
             f"the latency of {profile.name} can neither be measured here nor predicted: give its "
-            "profile peak_gmacs, memory_gb_per_s and layer_overhead_us"
+            "profile peak_gmacs, memory_gb_per_s and layer_overhead_us, or give the prune stage "
+            "another budget (macs, parameters)"
         )
     # TensorRT runs float layers in FP16, by its own choice or because the graph says so.
     number_bytes = 2 if profile.runtime == "tensorrt" else 4
     return DeviceModel(peak, memory, overhead, profile.channel_multiple, number_bytes)
-
-
-def is_here(profile: DeviceProfile) -> bool:
-    """Tell whether this machine can stand for the device: same runtime, same architecture."""
-    same = profile.architecture in (None, platform.machine())
-    return profile.runtime == "onnxruntime" and same

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from torch import fx
 
+from edgekd.bench.layers import LayerShape
 from edgekd.bench.machine import runs_here
-from edgekd.bench.predict import DeviceModel
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import measure
 from edgekd.cache import StepCache, default_cache
-from edgekd.device import DeviceProfile
 from edgekd.errors import StageError
 from edgekd.export.deployed import export_for
 from edgekd.progress import Progress
 from edgekd.prune.choice import CostOf
 from edgekd.prune.cost import CostModel
 from edgekd.prune.groups import Dependencies
-from edgekd.prune.layer_table import LayerTable
-from edgekd.prune.layer_times import LayerTimes
+from edgekd.prune.layer_times import LayerTimes, open_layer_times
 from edgekd.recipe import PruneStage
 from edgekd.state import CompressionState
 
@@ -124,7 +123,7 @@ def open_ruler(
     onnx = export_for(state.profile, state.teacher, state.example, state.spec).onnx
     counted = key in ("macs", "parameters")
     here = runs_here(state.profile)
-    times = _times(state, here)
+    times = _times(state, counted, progress)
     source: Source = "counted" if counted else "measured" if here else "predicted"
     if source == "predicted":
         progress.note(
@@ -148,30 +147,24 @@ def open_ruler(
     return Ruler(state, options, gain, source, onnx, model, times, original_ms)
 
 
-def _times(state: CompressionState, here: bool) -> LayerTimes:
-    if not here:
-        return device_model(state.profile)
-    cache = state.cache or StepCache(default_cache())
-    return LayerTable(cache.root / "layers", state.profile.threads)
-
-
-def device_model(profile: DeviceProfile) -> DeviceModel:
-    """Return the latency model of a device. Raises StageError when its profile has no figures."""
-    if profile.peak_gmacs is None or profile.memory_gb_per_s is None:
-        raise StageError(
-            f"prune: {profile.name} is not this machine, and its profile has no 'peak_gmacs' and "
-            "'memory_gb_per_s' to predict latency from; add them, or give the budget as 'macs' or "
-            "'parameters'"
-        )
-    return DeviceModel(
-        profile.peak_gmacs,
-        profile.memory_gb_per_s,
-        profile.layer_overhead_us or 0.0,
-        profile.channel_multiple,
-    )
-
-
 def _original_us(ruler: Ruler, original: fx.GraphModule) -> float:
     if ruler.source == "measured":
         return ruler.latencies(original)[0]
     return ruler.original_model.microseconds({})
+
+
+def _times(state: CompressionState, counted: bool, progress: Progress) -> LayerTimes:
+    if counted:
+        return _Untimed()
+    cache = state.cache or StepCache(default_cache())
+    return open_layer_times(state.profile, cache.root / "layers", progress)
+
+
+class _Untimed:
+    """Layer times where nobody asks for them."""
+
+    source: Literal["predicted"] = "predicted"
+
+    def times(self, shapes: Iterable[LayerShape]) -> dict[LayerShape, float]:
+        """Return 0 for every shape."""
+        return dict.fromkeys(shapes, 0.0)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from edgekd.bench.layers import LayerShape
+from edgekd.bench.machine import runs_here
 from edgekd.bench.predict import DeviceModel
 from edgekd.device import load_profile
 from edgekd.errors import ProfileError
 from edgekd.prune.layer_table import LayerTable
-from edgekd.prune.layer_times import is_here, open_layer_times
+from edgekd.prune.layer_times import open_layer_times
 
 LAYER = LayerShape("linear", 64, 64, (1,))
 
@@ -22,7 +23,7 @@ def test_this_machine_is_measured(tmp_path: Path) -> None:
     assert isinstance(times, LayerTable)
     assert times.source == "measured"
     own = load_profile("raspberry-pi-5").model_copy(update={"architecture": platform.machine()})
-    assert is_here(own)
+    assert runs_here(own)
 
 
 @pytest.mark.parametrize("name", ["jetson-orin-nano", "jetson-orin-nano-jetpack7"])
