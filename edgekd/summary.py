@@ -124,7 +124,7 @@ def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
 
 def sparsity_notes(steps: list[Step]) -> list[str]:
     """Say what the target gains from zeros, or why there are none although the recipe asked."""
-    found = [step.record["details"].get("sparsity") for step in steps]
+    found = [_sparsity(step) for step in steps]
     return [
         f"the sparsify stage {'was left out' if facts.get('skipped') else 'ran'}: {facts['gain']}"
         for facts in found
@@ -132,9 +132,15 @@ def sparsity_notes(steps: list[Step]) -> list[str]:
     ]
 
 
+def _sparsity(step: Step) -> dict[str, Any]:
+    """Return what the sparsify stage reports; empty for another step."""
+    facts: dict[str, Any] = step.record.get("details", {}).get("sparsity", {})
+    return facts
+
+
 def runs_sparse(steps: list[Step]) -> bool:
     """Tell whether a stage made zeros that the target's runtime runs faster."""
-    found = [step.record["details"].get("sparsity", {}) for step in steps]
+    found = [_sparsity(step) for step in steps]
     return any(facts.get("faster") and facts.get("layers") for facts in found)
 
 
