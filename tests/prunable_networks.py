@@ -222,7 +222,10 @@ class Windows(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(3, WIDTH, 2, 2)
         self.norm, self.qkv = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3 * WIDTH)
-        self.bias = nn.Parameter(torch.randn(1, 3, 4, 4))
+        self.table = nn.Parameter(torch.randn(9, 3))
+        places = torch.arange(4)
+        y, x = (places // 2)[:, None] - places // 2, (places % 2)[:, None] - places % 2
+        self.register_buffer("distances", (3 * (y + 1) + x + 1).flatten())
         self.project, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,7 +233,8 @@ class Windows(nn.Module):
         y = torch.roll(self.norm(x), (-1, -1), (1, 2))
         y = y.view(-1, 2, 2, 2, 2, WIDTH).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, WIDTH)
         q, k, v = self.qkv(y).view(-1, 4, 3, 3, 4).permute(2, 0, 3, 1, 4)
-        scores = (q * 0.5) @ k.transpose(-2, -1) + self.bias
+        bias = self.table[self.distances].view(4, 4, 3).permute(2, 0, 1)
+        scores = (q * 0.5) @ k.transpose(-2, -1) + bias.unsqueeze(0)
         y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, 4, WIDTH)
         y = self.project(y).view(-1, 2, 2, 2, 2, WIDTH).permute(0, 1, 3, 2, 4, 5)
         x = x + torch.roll(y.reshape(-1, 4, 4, WIDTH), (1, 1), (1, 2))
@@ -264,6 +268,20 @@ class Unknown(nn.Module):
         return self.head(F.relu(self.c(x)))
 
 
+class Strided(nn.Module):
+    """Every second channel is the gate of the one before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(3, 16, 1), nn.Conv1d(8, 10, 1)
+        self.even, self.odd, self.head = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        x = self.b(F.gelu(x[:, ::2]) * x[:, 1::2]).mean(2)
+        return self.head(F.relu(self.even(x[:, ::2])) + self.odd(x[:, 1::2]))
+
+
 class Squeezed(nn.Module):
     """Axes of length 1 are dropped, also where a channel axis may become 1 long."""
 
@@ -295,6 +313,7 @@ PRUNABLE: dict[str, tuple[Callable[[], nn.Module], Shapes]] = {
     "windows": (Windows, IMAGE),
     "encoder": (lambda: TextEncoder(12, 2, 3, 20, 11, TOKENS), ((TOKENS,), (TOKENS,))),
     "tied": (Tied, IMAGE),
+    "strided": (Strided, ((3, 9),)),
     "squeezed": (Squeezed, ((3, 9),)),
     "unknown": (Unknown, ((4,),)),
 }

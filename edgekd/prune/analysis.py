@@ -21,12 +21,13 @@ from edgekd.prune.groups import Dependencies
 from edgekd.prune.labels import Array, Lock
 from edgekd.prune.rectangles import make_rectangular
 from edgekd.prune.rules_layers import LAYERS
+from edgekd.prune.rules_parts import PARTS
 from edgekd.prune.rules_products import PRODUCTS
 from edgekd.prune.rules_shapes import SHAPES
 from edgekd.prune.rules_values import VALUES, elementwise
 from edgekd.prune.scope import TRANSPOSES, Scope, UnfollowedError, source_line
 
-RULES = {**LAYERS, **VALUES, **PRODUCTS, **SHAPES}
+RULES = {**LAYERS, **VALUES, **PRODUCTS, **SHAPES, **PARTS}
 INPUT = Lock("it is tied to a model's input")
 OUTPUT = Lock("it is the model's output")
 

@@ -13,7 +13,8 @@ from torch import Tensor, fx
 from edgekd.graph.tensors import add_tensor, free_name
 from edgekd.prune.labels import Array
 from edgekd.prune.rules_layers import CONVOLUTIONS
-from edgekd.prune.rules_shapes import MADE, paddings, slice_places
+from edgekd.prune.rules_parts import slice_places, stored_places
+from edgekd.prune.rules_shapes import MADE, paddings
 from edgekd.prune.scope import Scope, arguments, set_argument
 
 aten = torch.ops.aten
@@ -139,8 +140,23 @@ def _slice(at: Resizer, node: fx.Node) -> None:
     if (np.diff(places) == 1).all():
         node.args, node.kwargs = (source, axis, int(places[0]), int(places[-1]) + 1), {}
         return
-    name = free_name(at.module, f"{node.name}.places")
+    _select_places(at, node, axis, places)
+
+
+def _index_select(at: Resizer, node: fx.Node) -> None:
+    source = node.all_input_nodes[0]
+    axis = arguments(node)["dim"] % len(at.scope.shape(source))
+    kept, taken = at.kept(source)[axis], at.kept(node)[axis]
+    places = stored_places(at.scope, node) if kept is not None else None
+    if kept is not None and places is not None:
+        places = places if taken is None else places[taken]
+        _select_places(at, node, axis, np.searchsorted(kept, places))
+
+
+def _select_places(at: Resizer, node: fx.Node, axis: int, places: Array) -> None:
+    name = free_name(at.module, f"{node.name}_places.index")
     read = add_tensor(at.module, name, torch.from_numpy(places), before=node)
+    source = node.all_input_nodes[0]
     node.target, node.args, node.kwargs = aten.index_select.default, (source, axis, read), {}
 
 
@@ -165,6 +181,7 @@ ADAPT: dict[object, Callable[[Resizer, fx.Node], None]] = {
     **dict.fromkeys([aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], _split),
     **dict.fromkeys([aten.constant_pad_nd.default, aten.pad.default], _pad),
     aten.group_norm.default: _group_norm,
+    aten.index_select.default: _index_select,
     aten.reshape.default: _sizes("shape"),
     aten.select.int: _select,
     aten.slice.Tensor: _slice,
@@ -177,5 +194,5 @@ def cut(tensor: Tensor, kept: Kept) -> Tensor:
     """Return the part of a tensor that stays."""
     for axis, places in enumerate(kept):
         if places is not None:
-            tensor = tensor.index_select(axis, torch.from_numpy(places))
+            tensor = tensor.index_select(axis, torch.from_numpy(places).to(tensor.device))
     return tensor

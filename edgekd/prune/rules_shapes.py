@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,55 +75,6 @@ def _side_by_side(scope: Scope, parts: Sequence[Operand], axis: int) -> Array:
     return np.concatenate(full, axis)
 
 
-def split(scope: Scope, node: fx.Node) -> list[Array]:
-    """Parts along one axis, in order."""
-    source = node.all_input_nodes[0]
-    axis = arguments(node)["dim"] % len(scope.shape(source))
-    array = scope.array(source)
-    edges = np.cumsum([0, *(shape[axis] for shape in scope.value(node))])
-    if array.shape[axis] == 1:
-        return [array] * (len(edges) - 1)
-    return [np.take(array, np.arange(a, b), axis) for a, b in pairwise(edges)]
-
-
-def unbind(scope: Scope, node: fx.Node) -> list[Array]:
-    """The parts of length 1 along one axis, without that axis."""
-    source = node.all_input_nodes[0]
-    axis = arguments(node)["dim"] % len(scope.shape(source))
-    array = scope.array(source)
-    places = range(scope.shape(source)[axis])
-    return [_part(array, axis, i) for i in places]
-
-
-def _part(array: Array, axis: int, place: int) -> Array:
-    return array.take([place if array.shape[axis] > 1 else 0], axis).squeeze(axis)
-
-
-def select(scope: Scope, node: fx.Node) -> Array:
-    """One place along one axis."""
-    given, source = arguments(node), node.all_input_nodes[0]
-    axis, array = given["dim"] % len(scope.shape(source)), scope.array(source)
-    index = scope.value(given["index"]) % scope.shape(source)[axis]
-    return _part(array, axis, index)
-
-
-def take_slice(scope: Scope, node: fx.Node) -> Array:
-    """A range of places along one axis."""
-    source = node.all_input_nodes[0]
-    axis = arguments(node)["dim"] % len(scope.shape(source))
-    array = scope.array(source)
-    if array.shape[axis] == 1:
-        return array
-    return np.take(array, slice_places(scope, node), axis)
-
-
-def slice_places(scope: Scope, node: fx.Node) -> list[int]:
-    """Return which places of its input a slice takes."""
-    given, shape = arguments(node), scope.shape(node.all_input_nodes[0])
-    start, end, step = (scope.value(given[k]) for k in ("start", "end", "step"))
-    return list(range(shape[given["dim"] % len(shape)])[slice(start, end, step)])
-
-
 def pad(scope: Scope, node: fx.Node) -> Array:
     """Zeros around; new channels are units that nothing stored makes."""
     given, source = arguments(node), node.all_input_nodes[0]
@@ -151,13 +100,6 @@ def paddings(given: Sequence[int], ndim: int) -> dict[int, tuple[int, int]]:
     """Return the padding of every padded axis; torch names the last axis first."""
     pairs = zip(given[::2], given[1::2], strict=True)
     return {ndim - 1 - i: pair for i, pair in enumerate(pairs) if pair != (0, 0)}
-
-
-def get_item(scope: Scope, node: fx.Node) -> Array:
-    """One of several outputs."""
-    parts, index = scope.arrays[node.all_input_nodes[0].name], node.args[1]
-    assert isinstance(parts, list) and isinstance(index, int)
-    return parts[index]
 
 
 def repeat(scope: Scope, node: fx.Node) -> Array:
@@ -240,7 +182,6 @@ SHAPES: dict[object, Callable[[Scope, fx.Node], Any]] = {
     ),
     **dict.fromkeys(MADE, made),
     **dict.fromkeys(TRANSPOSES, transpose),
-    **dict.fromkeys([aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default], split),
     aten.cat.default: concatenate,
     aten.expand.default: expand,
     aten.constant_pad_nd.default: pad,
@@ -249,9 +190,5 @@ SHAPES: dict[object, Callable[[Scope, fx.Node], Any]] = {
     aten.repeat.default: repeat,
     aten.repeat_interleave.self_int: repeat_interleave,
     aten.roll.default: roll,
-    aten.select.int: select,
-    aten.slice.Tensor: take_slice,
     aten.stack.default: stack,
-    aten.unbind.int: unbind,
-    operator.getitem: get_item,
 }

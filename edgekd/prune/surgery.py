@@ -65,8 +65,9 @@ def mask_consumers(
             indices = [i for unit in places for i in member.indices[unit]]
             path, _, leaf = member.tensor.rpartition(".")
             tensor = getattr(result.get_submodule(path), leaf)
+            gone = torch.tensor(indices, dtype=torch.long, device=tensor.device)
             with torch.no_grad():
-                tensor.index_fill_(member.axis, torch.tensor(indices, dtype=torch.long), 0)
+                tensor.index_fill_(member.axis, gone, 0)
     return result
 
 

@@ -64,13 +64,15 @@ def test_removing_nothing_changes_nothing(name: str) -> None:
     assert not stored_before & {t.data_ptr() for t in same.module.state_dict().values()}
 
 
-def test_the_smaller_program_can_be_analysed_and_pruned_again() -> None:
-    _, form, analysis = prunable("grouped")
-    example = inputs("grouped", 2)
+@pytest.mark.parametrize("name", ["grouped", "strided"])
+def test_the_smaller_program_can_be_analysed_and_pruned_again(name: str) -> None:
+    _, form, analysis = prunable(name)
+    example = inputs(name, 2)
     for _ in range(2):
-        removed = {g.name: [0] for g in analysis.dependencies.groups if g.size > 2}
+        assert all(entry.followed for entry in analysis.dependencies.locked)
+        removed = {g.name: [1] for g in analysis.dependencies.groups if g.size > 2}
         smaller = remove(form, analysis, removed, example)
-        check(smaller, mask_consumers(form, analysis.dependencies, removed), *inputs("grouped", 5))
+        check(smaller, mask_consumers(form, analysis.dependencies, removed), *inputs(name, 5))
         form, analysis = smaller.module, analyse(smaller.module, example)
         assert removed
 
