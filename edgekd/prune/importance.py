@@ -99,12 +99,14 @@ def _taylor(
     classification: bool,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Return the mean square over batches of the gate derivatives of the distillation loss.
+    """Return the mean square over samples of the gate derivatives of the distillation loss.
 
     Where student and teacher agree, as they do at the start, the gradient of their divergence is
     zero. Its curvature is not: it is the mean square of the gradient of the cross entropy with
     labels drawn from the model's own probabilities (the Fisher information), and removing a unit
-    costs half of that. For outputs that are no class logits the draws are Gaussian.
+    costs half of that. For outputs that are no class logits the draws are Gaussian. Draws are
+    independent and of mean zero, so the square of a batch's summed gradient is, in the mean, the
+    sum of its samples' squares.
 
     Source: Theis et al., "Faster gaze prediction with dense networks and Fisher pruning"
     (arXiv 1801.05787), section 2.1; gates as in Molchanov et al. (arXiv 1906.10771).
@@ -131,7 +133,7 @@ def _taylor(
                 ]
                 if parts:
                     totals[name] += gate_gradient(parts).square()
-        count += 1
+        count += len(inputs[0])
     for name, weight in weights.items():
         weight.requires_grad_(before[name])
     return {name: total / max(1, count) for name, total in totals.items()}
@@ -187,7 +189,7 @@ def _readers(module: fx.GraphModule) -> dict[str, tuple[fx.Node, int]]:
             axis = -1
         elif is_op(node, aten.conv1d.default, aten.conv2d.default, aten.conv3d.default):
             axis = 1
-            if (tuple(node.args) + (None, 1, 0, 1, 1)[len(node.args) - 2 :])[6] != 1:
+            if len(node.args) > 6 and node.args[6] != 1:
                 continue  # a grouped weight's input axis counts within the group
         else:
             continue

@@ -50,7 +50,7 @@ def describe(stage: Stage, profile: DeviceProfile) -> str:
         case SparsifyStage():
             return sparsify.describe(stage, profile)
         case PruneStage():
-            return prune.describe(stage)
+            return prune.describe(stage, profile)
         case _:
             assert_never(stage)
 

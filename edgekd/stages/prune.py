@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import fx
 
+from edgekd.bench.machine import runs_here
+from edgekd.device import DeviceProfile
 from edgekd.errors import StageError
 from edgekd.graph.batchnorm_mode import reestimate_batch_norm
 from edgekd.graph.program import clone
@@ -15,12 +17,13 @@ from edgekd.progress import Progress
 from edgekd.prune.analysis import analyse
 from edgekd.prune.cost import CostModel
 from edgekd.prune.form import prunable_form
-from edgekd.prune.groups import Dependencies, Locked
+from edgekd.prune.groups import Dependencies, Group, Locked
 from edgekd.prune.residual import residual_blocks
 from edgekd.recipe import PruneStage
 from edgekd.stages.distillation import check_distillation, distill
-from edgekd.stages.prune_ruler import Ruler, open_ruler
-from edgekd.stages.prune_step import narrow, samples
+from edgekd.stages.prune_resume import Position, store, take_up
+from edgekd.stages.prune_ruler import Ruler, check_times, open_ruler
+from edgekd.stages.prune_step import drops_blocks, narrow, samples
 from edgekd.state import CompressionState
 
 
@@ -28,12 +31,13 @@ def requires(state: CompressionState, options: PruneStage) -> None:
     """Refuse before any work what this stage cannot do on this model and data."""
     if options.distill is not None:
         check_distillation(state, options.distill, stage="prune")
+    check_times(state, options)
     module = prunable_form(state.model, state.example)
     dependencies = analyse(module, state.example).dependencies
     lost = [locked for locked in dependencies.locked if not locked.followed]
     if lost and options.on_unprunable == "error":
         raise StageError(_unprunable(lost))
-    if not dependencies.groups and not (options.blocks and residual_blocks(module)):
+    if not dependencies.groups and not (drops_blocks(options) and residual_blocks(module)):
         raise StageError(
             "prune: nothing in this model can be taken out: no channels, heads or blocks are free; "
             "leave the stage out"
@@ -50,16 +54,17 @@ def _unprunable(lost: list[Locked]) -> str:
     )
 
 
-def describe(options: PruneStage) -> str:
-    """Say in one line what the stage will do."""
-    (key, value), *_ = options.budget().items()
+def describe(options: PruneStage, profile: DeviceProfile) -> str:
+    """Say in one line what the stage will do for this target."""
+    ((key, value),) = options.budget().items()
+    how = "measured" if runs_here(profile) else "predicted"
     words = {
-        "speedup": f"until {value:g}x as fast in float",
-        "latency_ms": f"until {value:g} ms in float",
+        "speedup": f"until {value:g}x as fast in float ({how})",
+        "latency_ms": f"until {value:g} ms in float ({how})",
         "macs": f"until {value:.0%} of the multiplications are left",
         "parameters": f"until {value:.0%} of the parameters are left",
     }[key]
-    what = "channels, heads and whole blocks" if options.blocks else "channels and heads"
+    what = "channels, heads and whole blocks" if drops_blocks(options) else "channels and heads"
     steps = "at once" if options.steps == 1 else f"in {options.steps} steps"
     training = (
         "no training"
@@ -76,29 +81,33 @@ def run(state: CompressionState, options: PruneStage, progress: Progress) -> Com
     for locked in before.locked:
         if not locked.followed:
             progress.note(f"prune: {locked.layer} stays as it is: {locked.reason}")
-    ruler = open_ruler(state, options, teacher, before, progress)
+    position = take_up(state, options.steps, progress)
+    gain = None if position is None else position.gain
+    ruler = open_ruler(state, options, teacher, before, progress, gain=gain)
     module = clone(teacher)
     taps = matching_taps(
         module, teacher, () if options.distill is None else options.distill.feature_layers
     )
-    steps: list[dict[str, Any]] = []
-    for count in range(1, options.steps + 1):
-        found = narrow(
-            state,
-            options,
-            teacher,
-            module,
-            taps,
-            ruler,
-            ruler.gain ** (count / options.steps),
-            progress,
-            title=f"prune: step {count} of {options.steps}",
-            last=count == options.steps,
-        )
-        module, taps = found.module, found.taps
-        reestimate_batch_norm(module, samples(state, len(state.data.calibration), 64))
+    steps = [] if position is None else position.finished
+    for count in range(len(steps) + 1, options.steps + 1):
+        if position is None or position.count != count:
+            found = narrow(
+                state,
+                options,
+                teacher,
+                module,
+                taps,
+                ruler,
+                ruler.gain ** (count / options.steps),
+                progress,
+                title=f"prune: step {count} of {options.steps}",
+                last=count == options.steps,
+            )
+            reestimate_batch_norm(found.module, samples(state, len(state.data.calibration), 64))
+            position = store(state, Position(count, ruler.gain, found, steps), progress)
+        module, taps = position.narrowed.module, position.narrowed.taps
         training = _recover(state, options, count, teacher, module, taps, progress)
-        steps.append({**found.record, **training})
+        steps = [*steps, {**position.narrowed.record, **training}]
     return state.with_model(module, prune=_details(state, options, ruler, before, module, steps))
 
 
@@ -132,7 +141,6 @@ def _details(
     steps: list[dict[str, Any]],
 ) -> dict[str, Any]:
     after = analyse(module, state.example).dependencies
-    left = {group.name: group.size for group in after.groups}
     model = CostModel(module, after, state.example, ruler.times)
     return {
         "budget": options.budget(),
@@ -146,7 +154,7 @@ def _details(
                 "kind": group.kind,
                 "rows": group.rows,
                 "before": group.size,
-                "after": left.get(group.name, 0),
+                "after": _units_left(group, after, module),
             }
             for group in before.groups
         ],
@@ -156,3 +164,18 @@ def _details(
         "parameters": [ruler.original_model.parameters({}), model.parameters({})],
         "steps": steps,
     }
+
+
+def _units_left(group: Group, after: Dependencies, module: fx.GraphModule) -> int:
+    """Return how many units of an original's group are left; 0 where their layers are gone.
+
+    Names may change: that of a group is its first layer's, which may be in a block that went. A
+    single unit that is left is no group any more.
+    """
+    made = {(member.tensor, member.axis) for member in group.produced}
+    same = [g for g in after.groups if {(m.tensor, m.axis) for m in g.produced} <= made]
+    same.sort(key=lambda g: g.name != group.name)
+    if same:
+        return same[0].size
+    stored = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    return int(any(tensor in stored for tensor, _ in made))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from edgekd.bench.runner import measure
 from edgekd.cache import StepCache, default_cache
 from edgekd.errors import StageError
 from edgekd.export.deployed import export_for
-from edgekd.progress import Progress
+from edgekd.progress import Progress, Silent
 from edgekd.prune.choice import CostOf
 from edgekd.prune.cost import CostModel
 from edgekd.prune.groups import Dependencies
@@ -26,6 +26,7 @@ from edgekd.recipe import PruneStage
 from edgekd.state import CompressionState
 
 Source = Literal["measured", "predicted", "counted"]
+COUNTED = ("macs", "parameters")  # budgets that need no time
 PROCESSES, ROUNDS = 3, 150  # of a candidate's duet; the pipeline measures the result anew
 
 
@@ -44,8 +45,8 @@ class Ruler:
     """``gain`` is the wanted cost of the original over that of the result, above 1.
 
     ``source`` says where costs come from: latency measured on this machine or predicted by the
-    device's latency model, or counted (multiplications, parameters). ``original_ms`` is the
-    original's latency, None where costs are counted.
+    device's latency model, or counted (multiplications, parameters). ``original_onnx`` is empty
+    where nothing is measured.
     """
 
     state: CompressionState
@@ -55,7 +56,6 @@ class Ruler:
     original_onnx: bytes
     original_model: CostModel
     times: LayerTimes
-    original_ms: float | None
 
     def scale(
         self,
@@ -108,54 +108,66 @@ def _counted(options: PruneStage, model: CostModel) -> CostOf:
     return model.microseconds
 
 
+def check_times(state: CompressionState, options: PruneStage) -> None:
+    """Raise ProfileError where a budget of time can neither be measured nor predicted."""
+    if not _is_counted(options):
+        _times(state, Silent())
+
+
 def open_ruler(
     state: CompressionState,
     options: PruneStage,
     original: fx.GraphModule,
     dependencies: Dependencies,
     progress: Progress,
+    *,
+    gain: float | None = None,
 ) -> Ruler:
     """Return the ruler of a budget; ``original`` is the teacher in prunable form.
 
-    Raises StageError where the budget is met already, or latency cannot be known.
+    ``gain`` is what an earlier run has found, if there was one. Raises StageError where the budget
+    is met already.
     """
-    ((key, value),) = options.budget().items()
-    onnx = export_for(state.profile, state.teacher, state.example, state.spec).onnx
-    counted = key in ("macs", "parameters")
     here = runs_here(state.profile)
-    times = _times(state, counted, progress)
-    source: Source = "counted" if counted else "measured" if here else "predicted"
+    source: Source = "counted" if _is_counted(options) else "measured" if here else "predicted"
     if source == "predicted":
         progress.note(
             f"prune: {state.profile.name} is not this machine, so that latency is predicted by its "
             "latency model, not measured"
         )
+    times = _Untimed() if source == "counted" else _times(state, progress)
+    onnx = b""
+    if source == "measured":
+        onnx = export_for(state.profile, state.teacher, state.example, state.spec).onnx
     model = CostModel(original, dependencies, state.example, times)
-    ruler = Ruler(state, options, 1.0, source, onnx, model, times, None)
-    original_ms = None if counted else _original_us(ruler, original) / 1e3
-    gain = {
-        "speedup": lambda: value,
-        "latency_ms": lambda: (original_ms or 0.0) / value,
-        "macs": lambda: 1 / value,
-        "parameters": lambda: 1 / value,
-    }[key]()
+    ruler = Ruler(state, options, 1.0, source, onnx, model, times)
+    return replace(ruler, gain=_wanted_gain(ruler, original) if gain is None else gain)
+
+
+def _wanted_gain(ruler: Ruler, original: fx.GraphModule) -> float:
+    ((key, value),) = ruler.options.budget().items()
+    if key == "speedup":
+        return value
+    if key in COUNTED:
+        return 1 / value
+    measured = ruler.source == "measured"
+    microseconds = (
+        ruler.latencies(original)[0] if measured else ruler.original_model.microseconds({})
+    )
+    gain = microseconds / 1e3 / value
     if gain <= 1:
         raise StageError(
-            f"prune: the original takes {original_ms:.3g} ms ({source}), which is within the "
-            f"budget of {value:g} ms; leave the stage out, or ask for less"
+            f"prune: the original takes {microseconds / 1e3:.3g} ms ({ruler.source}), which is "
+            f"within the budget of {value:g} ms; leave the stage out, or ask for less"
         )
-    return Ruler(state, options, gain, source, onnx, model, times, original_ms)
+    return gain
 
 
-def _original_us(ruler: Ruler, original: fx.GraphModule) -> float:
-    if ruler.source == "measured":
-        return ruler.latencies(original)[0]
-    return ruler.original_model.microseconds({})
+def _is_counted(options: PruneStage) -> bool:
+    return any(key in COUNTED for key in options.budget())
 
 
-def _times(state: CompressionState, counted: bool, progress: Progress) -> LayerTimes:
-    if counted:
-        return _Untimed()
+def _times(state: CompressionState, progress: Progress) -> LayerTimes:
     cache = state.cache or StepCache(default_cache())
     return open_layer_times(state.profile, cache.root / "layers", progress)
 
