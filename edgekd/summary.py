@@ -56,7 +56,29 @@ def failed_checks(
             f"the exported model does not follow the torch model: agreement {proof.agreement:.4f}, "
             f"accuracy gap {proof.accuracy_gap_points:.2f} points"
         )
-    return [*messages, *_rule_lines(broken or ())]
+    return [*messages, *_missed_speed(steps), *_rule_lines(broken or ())]
+
+
+def _missed_speed(steps: list[Step]) -> list[str]:
+    """Say where a stage was to reach a measured speed, and every process was slower than that."""
+    lines = []
+    for step in steps:
+        facts, latency = _pruning(step), step.record.get("latency")
+        if facts.get("source") != "measured" or latency is None:
+            continue
+        found, wanted = latency["models"][step.record["name"]], facts["wanted_gain"]
+        if found["ratio_high"] < wanted:
+            lines.append(
+                f"prune: {found['ratio']:.2f}x as fast measured ({found['ratio_low']:.2f} to "
+                f"{found['ratio_high']:.2f}), asked for {wanted:.2f}x"
+            )
+    return lines
+
+
+def _pruning(step: Step) -> dict[str, Any]:
+    """Return what the prune stage reports; empty for another step."""
+    facts: dict[str, Any] = step.record.get("details", {}).get("prune", {})
+    return facts
 
 
 def _rule_lines(broken: Violations) -> list[str]:
@@ -129,6 +151,17 @@ def sparsity_notes(steps: list[Step]) -> list[str]:
         f"the sparsify stage {'was left out' if facts.get('skipped') else 'ran'}: {facts['gain']}"
         for facts in found
         if facts
+    ]
+
+
+def pruning_notes(steps: list[Step]) -> list[str]:
+    """Say that a speed is predicted, where it is."""
+    found = [_pruning(step) for step in steps]
+    return [
+        f"the prune stage's {facts['steps'][-1]['attempts'][-1]['predicted']:.2f}x is predicted by "
+        "the target's latency model, not measured"
+        for facts in found
+        if facts.get("source") == "predicted"
     ]
 
 
@@ -221,6 +254,7 @@ def build_manifest(
         "deployment": None if choice is None else choice.deployment(),
         "notes": [
             *target_notes(job.profile, sparse=runs_sparse(steps)),
+            *pruning_notes(steps),
             *sparsity_notes(steps),
             *version_notes(job.profile, last),
             *quantization_notes(last),
