@@ -294,6 +294,17 @@ class Squeezed(nn.Module):
         return self.head(F.relu(self.b(x)).squeeze(1))
 
 
+class Grey(nn.Module):
+    """Images of one channel: the first layer has as many groups as inputs, and is not depthwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = conv_bn(1, 6), conv_bn(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.b(F.relu(self.a(x)))).mean((2, 3)))
+
+
 Shapes = tuple[tuple[int, ...], ...]
 IMAGE, SEQUENCE = ((3, 8, 8),), ((TOKENS, 4),)
 PRUNABLE: dict[str, tuple[Callable[[], nn.Module], Shapes]] = {
@@ -316,6 +327,7 @@ PRUNABLE: dict[str, tuple[Callable[[], nn.Module], Shapes]] = {
     "strided": (Strided, ((3, 9),)),
     "squeezed": (Squeezed, ((3, 9),)),
     "unknown": (Unknown, ((4,),)),
+    "grey": (Grey, ((1, 8, 8),)),
 }
 
 
