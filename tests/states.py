@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import fx, nn
 
+from edgekd.bench.protocol import Protocol
+from edgekd.bench.runner import measure
+from edgekd.export.deployed import export_for
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, refresh, to_module
 from edgekd.job import CompressRequest, prepare
@@ -57,3 +61,14 @@ def programs(state: CompressionState) -> tuple[fx.GraphModule, fx.GraphModule]:
     ranges = {name: (0.7 * lo, 0.7 * hi) for name, (lo, hi) in ranges.items()}
     insert_quantizers(student, placement, SCHEME, ranges)
     return original, student
+
+
+def original_ms(state: CompressionState) -> float:
+    """Return what the model takes on this machine, from a short measurement."""
+    onnx = export_for(state.profile, state.model, state.example, state.spec).onnx
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(onnx)
+        protocol = Protocol(processes=1, rounds=40)
+        report = measure({"model": path}, baseline="model", protocol=protocol)
+    return report.models["model"].median_ms

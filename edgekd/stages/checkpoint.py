@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -95,7 +96,8 @@ class Checkpoint:
                 file.write(content.getbuffer())
             temporary.replace(self.path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             self._progress.note(f"{self._title}: no checkpoint could be stored ({error.strerror})")
 
     def _read(self) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from networks import IMAGE, build, conv_bn
 from prunable_networks import PRUNABLE
-from states import make_state
+from states import make_state, original_ms
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,7 +41,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
         x = torch.relu(x + self.b(torch.relu(self.a(x))))
-        x = torch.relu(x + 1e-3 * self.d(torch.relu(self.c(x))))
+        x = torch.relu(x + 1e-6 * self.d(torch.relu(self.c(x))))
         return self.head(torch.relu(self.hidden(x.mean((2, 3)))))
 
 
@@ -164,7 +164,7 @@ def test_every_importance_ranks_units(state: CompressionState, importance: str) 
 
 def test_a_block_that_hardly_matters_goes_as_a_whole(state: CompressionState) -> None:
     progress = Notes()
-    after = run(state, progress, macs=0.54)
+    after = run(state, progress, macs=0.4)
     (name,) = facts(after)["blocks_removed"]
     stored = {str(n.target) for n in after.model.graph.nodes if n.op == "get_attr"}
     assert not {"c.0.weight", "d.0.weight"} & stored and "a.0.weight" in stored
@@ -174,8 +174,8 @@ def test_a_block_that_hardly_matters_goes_as_a_whole(state: CompressionState) ->
     torch.testing.assert_close(
         answers(after.model, state), answers(state.model, state), atol=0.5, rtol=0.5
     )
-    assert facts(run(state, macs=0.54, blocks=False))["blocks_removed"] == []
-    assert facts(run(state, macs=0.54, across="uniform"))["blocks_removed"] == []
+    assert facts(run(state, macs=0.4, blocks=False))["blocks_removed"] == []
+    assert facts(run(state, macs=0.4, across="uniform"))["blocks_removed"] == []
 
 
 class Single(nn.Module):
@@ -269,8 +269,8 @@ def test_milliseconds_are_a_share_of_what_the_original_takes(wide: CompressionSt
         run(wide, latency_ms=1e-4, **options)
     assert "as fast when measured, the fastest is" in str(caught.value)
     assert "\n" not in str(caught.value)
-    (step,) = facts(run(wide, latency_ms=0.05, **options))["steps"]
-    assert step["wanted_gain"] > 1
+    (step,) = facts(run(wide, latency_ms=original_ms(wide) / 2, **options))["steps"]
+    assert step["wanted_gain"] > 1  # near 2, as far as two measurements agree
     assert max(a["measured"] for a in step["attempts"]) >= step["wanted_gain"]
 
 
