@@ -112,8 +112,9 @@ def _kind(data: object) -> str:
 
 
 def _mistake(entry: ErrorDetails, model: type[BaseModel]) -> str:
-    path, models = _walk(entry["loc"], model)
-    if entry["type"] == "extra_forbidden":
+    unknown = entry["type"] == "extra_forbidden"
+    path, models = _walk(entry["loc"], model, unknown_key=unknown)
+    if unknown:
         fields = {name for candidate in models for name in candidate.model_fields}
         return f"{path}: unknown key{nearest(str(entry['loc'][-1]), fields)}"
     if entry["type"] == "missing":
@@ -122,16 +123,30 @@ def _mistake(entry: ErrorDetails, model: type[BaseModel]) -> str:
         expected = entry["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
         hint = nearest(str(entry["input"]), expected.split(", "))
         return f"{path}: {_show(entry['input'])} is not one of {expected}{hint}"
+    if entry["type"].startswith("union_tag"):
+        return f"{path}.{_tag_mistake(entry)}"
     if entry["type"] in _PLAIN:
         return f"{path}: {_PLAIN[entry['type']]}, not {_show(entry['input'])}"
     message = entry["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{path}: {message}, not {_show(entry['input'])}"
+    # What keys have to say together names them; their values would only hide it.
+    shown = "" if isinstance(entry["input"], dict) else f", not {_show(entry['input'])}"
+    return f"{path}: {message}{shown}"
+
+
+def _tag_mistake(entry: ErrorDetails) -> str:
+    """Say what is wrong with the key that tells the kinds of an entry apart."""
+    key = entry["ctx"]["discriminator"].replace("'", "")
+    if entry["type"] == "union_tag_not_found":
+        return f"{key}: is missing"
+    tag, expected = entry["ctx"]["tag"], entry["ctx"]["expected_tags"].replace("'", "")
+    return f"{key}: {_show(tag)} is not one of {expected}{nearest(tag, expected.split(', '))}"
 
 
 # pydantic's words for these name Python types, which a YAML author does not see.
 _PLAIN = {
     "too_short": "needs at least one entry",
     "tuple_type": "should be a list",
+    "model_attributes_type": "should be keys with values",
     "model_type": "should be keys with values",
     "dict_type": "should be keys with values",
     "int_type": "should be a whole number",
@@ -144,11 +159,13 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _walk(loc: Sequence[int | str], model: type[BaseModel]) -> tuple[str, list[type[BaseModel]]]:
+def _walk(
+    loc: Sequence[int | str], model: type[BaseModel], *, unknown_key: bool
+) -> tuple[str, list[type[BaseModel]]]:
     """Return pydantic's location as ``stages[0].distill.epochs`` and the models that hold it.
 
-    Parts that are no field are the tags which pydantic adds for members of a union; only the
-    last part can be an unknown key.
+    Parts that are no field are the tags which pydantic adds for members of a union, but for the
+    last one of an ``unknown_key``.
     """
     path, models = "", [model]
     for position, part in enumerate(loc):
@@ -156,7 +173,7 @@ def _walk(loc: Sequence[int | str], model: type[BaseModel]) -> tuple[str, list[t
             path += f"[{part}]"
             continue
         holders = [candidate for candidate in models if part in candidate.model_fields]
-        if holders or position == len(loc) - 1:
+        if holders or (unknown_key and position == len(loc) - 1):
             path += f".{_show_key(part)}" if path else _show_key(part)
         if holders and position < len(loc) - 1:
             hints = (candidate.model_fields[part].annotation for candidate in holders)

@@ -41,6 +41,9 @@ def test_version(run_cli) -> None:
         ["compress", "m.pt", "--max-drop", "nan"],
         ["compress", "m.pt", "--max-drop", "inf"],
         ["compress", "m.pt", "--seed", "-1"],
+        ["compress", "m.pt", "--speedup", "nan"],
+        ["compress", "m.pt", "--speedup", "fast"],
+        ["compress", "m.pt", "--latency-ms", "inf"],
         ["eval", "bundle"],
         ["eval", "bundle", "--data", "x.npz", "--model", "other"],
         ["bench", "m.onnx", "--rounds", "0"],
@@ -62,6 +65,16 @@ def test_wrong_usage_exits_2(run_cli, args: list[str]) -> None:
     [
         (["targets", "show", "jetsn"], "did you mean jetson?"),
         (["targets", "show", "./no\nwhere.yaml"], "No such file"),
+        (["compress", "m.pt", "--speedup", "0.5"], "--speedup: should be greater than 1, not 0.5"),
+        (["compress", "m.pt", "--latency-ms", "0"], "--latency-ms: should be greater than 0"),
+        (
+            ["compress", "m.pt", "--speedup", "2", "--latency-ms", "3"],
+            "--speedup and --latency-ms are two budgets for pruning: give one",
+        ),
+        (
+            ["compress", "m.pt", "--speedup", "2", "--recipe", "int8-distilled"],
+            "--speedup needs a recipe with a prune stage, which int8-distilled does not have",
+        ),
         (["inspect", "nowhere"], "there is no such folder"),
         (["bench", "nowhere.onnx"], "there is no model file"),
         (["eval", "nowhere", "--data", "x.npz"], "there is no such folder"),

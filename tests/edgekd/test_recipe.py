@@ -10,12 +10,15 @@ from edgekd.recipe import (
     Calibration,
     Distill,
     LayerBits,
+    PruneStage,
     QuantizeStage,
     Recipe,
+    Recovery,
     Synthesis,
     check_recipe,
     load_recipe,
     recipe_to_yaml,
+    with_prune_budget,
 )
 from edgekd.settings import parse, validate
 
@@ -55,11 +58,31 @@ stages = st.builds(
     learn_step_sizes=st.booleans(),
     distill=st.none() | distills,
 )
+budgets = st.one_of(
+    st.just({}),
+    st.builds(lambda v: {"speedup": v}, st.floats(1, 1e3, exclude_min=True)),
+    st.builds(lambda v: {"latency_ms": v}, positive),
+    st.builds(lambda v: {"macs": v}, st.floats(0, 1, exclude_min=True, exclude_max=True)),
+    st.builds(lambda v: {"parameters": v}, st.floats(0, 1, exclude_min=True, exclude_max=True)),
+)
+prunes = st.builds(
+    lambda budget, **keys: PruneStage(stage="prune", **budget, **keys),
+    budgets,
+    steps=counts,
+    step_epochs=counts,
+    importance=st.sampled_from(["l1", "l2", "bn-scale", "taylor", "activation"]),
+    across=st.sampled_from(["damage", "importance", "uniform"]),
+    blocks=st.booleans(),
+    multiple=st.none() | counts,
+    on_unprunable=st.sampled_from(["skip", "error"]),
+    samples=counts,
+    distill=st.none() | st.just(Recovery()),
+)
 recipes = st.builds(
     Recipe,
     name=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
     seed=st.integers(0, 2**32 - 1),
-    stages=st.lists(stages, min_size=1, max_size=3).map(tuple),
+    stages=st.lists(stages | prunes, min_size=1, max_size=3).map(tuple),
     synthesis=st.builds(
         Synthesis, images=st.integers(16, 10**6), batch_size=st.integers(2, 10**4), steps=counts
     ),
@@ -100,6 +123,7 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
             tmp_path,
             "name: a b\nsed: 1\nstages:\n"
             "  - stage: quantise\n"
+            "  - stage: quantize\n"
             "    calibration: {samples: 0, methods: mse}\n"
             "    distill: {temperature: 0, hard_label_weight: yes, epochs: 2.5, batch_size: yes}\n",
         )
@@ -108,13 +132,13 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
     for mistake in (
         "sed: unknown key (did you mean seed?)",
         "name: ",
-        "stages[0].stage: 'quantise' is not one of quantize (did you mean quantize?)",
-        "stages[0].calibration.samples: should be greater than or equal to 1, not 0",
-        "stages[0].calibration.methods: unknown key (did you mean method?)",
-        "stages[0].distill.temperature: should be greater than 0, not 0",
-        "stages[0].distill.hard_label_weight: should be a number, not True",
-        "stages[0].distill.epochs: ",
-        "stages[0].distill.batch_size: ",
+        "stages[0].stage: 'quantise' is not one of prune, sparsify, quantize (did you mean qu",
+        "stages[1].calibration.samples: should be greater than or equal to 1, not 0",
+        "stages[1].calibration.methods: unknown key (did you mean method?)",
+        "stages[1].distill.temperature: should be greater than 0, not 0",
+        "stages[1].distill.hard_label_weight: should be a number, not True",
+        "stages[1].distill.epochs: ",
+        "stages[1].distill.batch_size: ",
     ):
         assert mistake in message
     assert message.count("; ") == 8
@@ -150,6 +174,23 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
         ("name: a\nstages: [{stage: quantize, rounding: adaruond}]", "did you mean adaround"),
         ("name: a\nstages: [{stage: quantize, rounding_steps: 0}]", "rounding_steps"),
         ("name: a\nstages: [{stage: quantize, calibration: {method: kl}}]", "entropy"),
+        (
+            "name: a\nstages: [{stage: prune, speedup: 1}]",
+            "speedup: should be greater than 1, not 1",
+        ),
+        ("name: a\nstages: [{stage: prune, macs: 1}]", "macs: should be less than 1, not 1"),
+        (
+            "name: a\nstages: [{stage: prune, latency_ms: 0}]",
+            "latency_ms: should be greater than 0",
+        ),
+        (
+            "name: a\nstages: [{stage: prune, speedup: 2, macs: 0.5}]",
+            r"stages\[0\]: give one budget, not speedup and macs$",
+        ),
+        ("name: a\nstages: [{stage: prune, on_unprunable: warn}]", "on_unprunable: 'warn' is not"),
+        ("name: a\nstages: [{stage: prune, importance: tailor}]", "did you mean taylor"),
+        ("name: a\nstages: [{stage: prune, blocks: 1}]", "blocks: should be true or false"),
+        ("name: a\nstages: [{stage: prune, steps: 0}]", "steps: should be greater than or equal"),
         ("name: a\nstages: !!python/name:os.system", "could not determine a constructor"),
         ("[" * 5000, "nested too deeply"),
     ],
@@ -182,3 +223,74 @@ def test_quantize_runs_once(target: str) -> None:
     check_recipe(Recipe(name="once", stages=(stage,)), profile)
     with pytest.raises(RecipeError, match=r"stages\[1\]: quantize runs at most once"):
         check_recipe(Recipe(name="twice", stages=(stage, stage)), profile)
+
+
+PRUNE, SPARSIFY, QUANTIZE = (
+    "{stage: prune, macs: 0.5}",
+    "{stage: sparsify}",
+    "{stage: quantize}",
+)
+
+
+@pytest.mark.parametrize(
+    ("stages", "mistakes"),
+    [
+        (
+            [QUANTIZE, PRUNE],
+            ["stages[1]: prune must come before quantize: prune trains in float, and quantize"],
+        ),
+        (
+            [SPARSIFY, PRUNE],
+            ["stages[1]: prune must come before sparsify: taking out channels would break the"],
+        ),
+        ([QUANTIZE, SPARSIFY], ["stages[1]: sparsify must come before quantize: sparsify trains"]),
+        ([PRUNE, PRUNE], ["stages[1]: prune runs at most once"]),
+        (
+            [QUANTIZE, SPARSIFY, PRUNE],
+            [
+                "stages[1]: sparsify must",
+                "stages[2]: prune must come before quantize",
+                "[2]: prune",
+            ],
+        ),
+        (["{stage: prune}"], ["stages[0]: prune needs a budget: speedup, latency_ms, macs, param"]),
+    ],
+)
+def test_stages_out_of_order_are_refused_with_the_reason(
+    tmp_path: Path, stages: list[str], mistakes: list[str]
+) -> None:
+    recipe = read_text(tmp_path, f"name: a\nstages: [{', '.join(stages)}]")
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(recipe, load_profile("cpu"))
+    message = str(caught.value)
+    assert message.startswith("recipe a for cpu: ") and "\n" not in message
+    for mistake in mistakes:
+        assert mistake in message
+    assert message.count("; ") - message.count("; or") == len(mistakes) - 1
+
+
+def test_all_stages_in_order_are_fine(tmp_path: Path) -> None:
+    recipe = read_text(tmp_path, f"name: a\nstages: [{PRUNE}, {SPARSIFY}, {QUANTIZE}]")
+    for target in ("cpu", "jetson"):
+        check_recipe(recipe, load_profile(target))
+
+
+def test_a_budget_from_outside_takes_the_place_of_the_recipe_s() -> None:
+    recipe = load_recipe("pruned-int8-distilled")
+    changed = with_prune_budget(recipe, "latency_ms", 2.5)
+    stage, rest = changed.stages
+    assert isinstance(stage, PruneStage) and stage.budget() == {"latency_ms": 2.5}
+    assert stage.with_budget("speedup", 2.0) == recipe.stages[0] and rest == recipe.stages[1]
+    with pytest.raises(RecipeError, match=r"^--speedup: should be greater than 1, not 0.5$"):
+        with_prune_budget(recipe, "speedup", 0.5)
+    with pytest.raises(RecipeError, match=r"^--latency-ms: should be greater than 0, not 0"):
+        with_prune_budget(recipe, "latency_ms", 0.0)
+    with pytest.raises(RecipeError, match="--latency-ms needs a recipe with a prune stage"):
+        with_prune_budget(load_recipe("int8-distilled"), "latency_ms", 1.0)
+
+
+def test_the_recipe_of_all_stages_is_that_of_two_with_zeros_between() -> None:
+    both, all_three = map(load_recipe, ("pruned-int8-distilled", "pruned-sparse24-int8-distilled"))
+    sparse = load_recipe("sparse24-int8-distilled")
+    assert all_three.stages == (both.stages[0], sparse.stages[0], both.stages[1])
+    assert getattr(all_three.stages[1], "if_no_gain", None) == "skip"

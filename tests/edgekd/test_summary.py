@@ -14,6 +14,7 @@ from edgekd.steps import Step
 from edgekd.summary import (
     broken_rules,
     failed_checks,
+    pruning_notes,
     quantization_notes,
     runs_sparse,
     sparsity_notes,
@@ -42,6 +43,33 @@ def test_each_missed_limit_is_one_line() -> None:
     assert "does not follow the torch model" in proof
     within = Budget(max_drop=1.5, max_nfr=3.0)
     assert failed_checks(within, steps, PASSED, None) == []
+
+
+def pruned(low: float, high: float, **facts: Any) -> Step:
+    latency = {"ratio": (low + high) / 2, "ratio_low": low, "ratio_high": high}
+    found = step(b"", "prune")
+    told = {"source": "measured", "wanted_gain": 2.0, "steps": [{"attempts": [{"predicted": 2.1}]}]}
+    found.record["details"] = {"prune": {**told, **facts}}
+    found.record["latency"] = {"models": {"original": {}, "prune": latency}}
+    return found
+
+
+def test_a_missed_speed_is_a_failed_check() -> None:
+    last = step(b"")
+    (line,) = failed_checks(NO_BUDGET, [step(b""), pruned(1.7, 1.9), last], PASSED, None)
+    assert line == "prune: 1.80x as fast measured (1.70 to 1.90), asked for 2.00x"
+    for found in (pruned(1.8, 2.0), pruned(2.1, 2.3), pruned(1, 1.1, source="predicted")):
+        assert failed_checks(NO_BUDGET, [step(b""), found, last], PASSED, None) == []
+    counted = pruned(1.0, 1.1, source="counted")
+    assert failed_checks(NO_BUDGET, [step(b""), counted], PASSED, None) == []
+    counted.record["latency"] = None
+    assert failed_checks(NO_BUDGET, [step(b""), counted], PASSED, None) == []
+
+
+def test_a_predicted_speed_is_called_so() -> None:
+    (note,) = pruning_notes([step(b""), pruned(1, 1, source="predicted"), step(b"")])
+    assert note.startswith("the prune stage's 2.10x is predicted") and "not measured" in note
+    assert pruning_notes([step(b""), pruned(1, 1)]) == []
 
 
 def test_a_broken_rule_is_a_failed_check_with_its_first_node() -> None:
