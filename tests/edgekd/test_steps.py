@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,13 +21,15 @@ from edgekd.errors import ExportError
 from edgekd.job import CompressRequest
 from edgekd.model.save import save_model
 from edgekd.pipeline import compress
+from edgekd.progress import Silent
+from edgekd.stages import checkpoint
 
 
-def request(folder: Path, net: nn.Module) -> CompressRequest:
+def request(folder: Path, net: nn.Module, distill: Any = None) -> CompressRequest:
     x = np.random.default_rng(0).normal(size=(80, 6, 16)).astype(np.float32)
     save_model(net, torch.from_numpy(x[:2]), folder / "model.pt2")
     np.savez(folder / "data.npz", x=x)
-    recipe = {"name": "fast", "stages": [{"stage": "quantize", "distill": None}]}
+    recipe = {"name": "fast", "stages": [{"stage": "quantize", "distill": distill}]}
     (folder / "fast.yaml").write_text(yaml.safe_dump(recipe))
     return CompressRequest(
         folder / "model.pt2",
@@ -56,3 +62,43 @@ def test_an_overflow_in_float16_is_an_error_that_names_the_layer(tmp_path: Path)
         net.head.weight.mul_(2.5e5)  # type: ignore[union-attr,operator]
     with pytest.raises(ExportError, match=r"in FP16 .* the rounding of head; use a device profile"):
         compress(request(tmp_path, net))
+
+
+class Stopping(Silent):
+    """Ends the work behind a number of training steps; keeps the notes."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.notes: list[str] = []
+        self._left = stop
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Any]:
+        def advance(count: int) -> None:
+            if self._left is not None and description == "quantize: distillation":
+                self._left -= count
+                if self._left <= 0:
+                    raise KeyboardInterrupt
+
+        yield advance
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_a_stage_goes_on_with_its_training_and_removes_what_it_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    wanted = request(tmp_path, build(Transformer), {"epochs": 3, "batch_size": 16})
+    with pytest.raises(KeyboardInterrupt):
+        compress(wanted, Stopping(6))
+    assert len(list((tmp_path / "cache").glob("*.partial/*.checkpoint"))) == 1
+    progress = Stopping()
+    resumed = compress(wanted, progress)
+    assert "quantize: distillation: goes on where an earlier run stopped" in progress.notes
+    assert not list((tmp_path / "cache").glob("*.partial"))
+    plain = compress(replace(wanted, cache=tmp_path / "another", out=tmp_path / "plain"))
+    results = [r.manifest["stages"][-1]["details"]["train_loss"] for r in (resumed, plain)]
+    assert results[0] == results[1] and len(results[0]) == 3
+    models = [(tmp_path / name / "model.onnx").read_bytes() for name in ("out", "plain")]
+    assert models[0] == models[1]
