@@ -36,6 +36,7 @@ from benchmarks.jobs import add_model_options, open_job, state_of, time_in_turns
 from edgekd.algorithms.kd_loss import kl_loss
 from edgekd.data.loader import batches
 from edgekd.data.samples import Samples
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone, output_tensors
 from edgekd.graph.taps import matching_taps
 from edgekd.progress import Silent
@@ -80,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, help="by default the stage's own")
     parser.add_argument("--augment", default="crop-flip")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--results", type=Path)
@@ -122,7 +123,7 @@ def _recovery(options: argparse.Namespace, loss: str) -> Recovery:
 def _print_quality(options: argparse.Namespace, cells: _Cells) -> None:
     print(
         f"{options.model.name}: {options.steps} steps of {options.batch_size}, learning rate "
-        f"{options.learning_rate:g}, {options.seeds} seed(s)\n"
+        f"{options.learning_rate or 'auto'}, {options.seeds} seed(s)\n"
     )
     header = ("top-1", "held-out CE", "held-out KL", "zeros")
     print(f"{'':34}" + "".join(f"{title:>26}" for title in header))
@@ -141,7 +142,7 @@ def _over_seeds(
     options: argparse.Namespace, cells: _Cells, name: str, pattern: str | None, loss: str | None
 ) -> list[Cell]:
     settings = f"{options.model.name}, {options.steps} x {options.batch_size}"
-    settings += f", {options.learning_rate:g}, {options.augment}"
+    settings += f", {options.learning_rate or 'auto'}, {options.augment}"
     found = []
     for seed in range(options.seeds):
         label = f"{settings}, seed {seed}: "
@@ -240,7 +241,7 @@ def _step(
 ) -> Callable[[], None]:
     """Return one step of the stage's training on a fixed batch, masks included."""
     recovery = _recovery(options, loss_name)
-    original = sparsify.float_form(state)
+    original = float_form(state.model, state.example)
     student = clone(original)
     choice = choose_layers(student, NM(2, 4), keep_ends=True)
     masks = magnitude_masks(NM(2, 4), stored(student, choice.weights))
