@@ -39,7 +39,7 @@ WIDTHS = (8, 16, 24, 32, 48, 64)
 
 @dataclass(frozen=True)
 class Network:
-    """A network in prunable form, with what can be taken out of it."""
+    """A network in float form, with what can be taken out of it."""
 
     module: fx.GraphModule
     analysis: Analysis

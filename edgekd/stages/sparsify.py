@@ -11,6 +11,7 @@ from torch import fx
 from edgekd.data.loader import batches
 from edgekd.device import DeviceProfile
 from edgekd.errors import StageError
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone, refresh
 from edgekd.graph.taps import matching_taps
 from edgekd.progress import Progress
