@@ -67,19 +67,7 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     for note in job.data.notes:
         progress.note(note)
 
-    steps = [original_step(job, progress)]
-    state = _first_state(job, steps[0])
-    if request.max_nfr is not None and not state.classification:
-        raise DataError(
-            "--max-nfr needs class labels: without them no prediction is right or wrong"
-        )
-    for stage in job.recipe.stages:
-        stages.requires(state, stage)
-    for count, stage in enumerate(job.recipe.stages, start=1):
-        step = run_stage(job, state, stage, count, steps, progress)
-        state = _next_state(state, step)
-        steps.append(step)
-
+    steps = run_steps(job, progress)
     choice = choose(job, steps, progress)
     proof = _prove(job, steps[-1], progress)
     broken = broken_rules(job.profile, steps[-1])
@@ -93,6 +81,23 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     out = write_bundle(request.out, files, manifest, overwrite=True)
     written = json.loads((out / "manifest.json").read_text("utf-8"))
     return CompressResult(out, written, tuple(messages))
+
+
+def run_steps(job: Job, progress: Progress) -> list[Step]:
+    """Run all stages of a job, or take them from the cache; the original comes first."""
+    steps = [original_step(job, progress)]
+    state = first_state(job, steps[0])
+    if job.request.max_nfr is not None and not state.classification:
+        raise DataError(
+            "--max-nfr needs class labels: without them no prediction is right or wrong"
+        )
+    for stage in job.recipe.stages:
+        stages.requires(state, stage)
+    for count, stage in enumerate(job.recipe.stages, start=1):
+        step = run_stage(job, state, stage, count, steps, progress)
+        state = _next_state(state, step)
+        steps.append(step)
+    return steps
 
 
 def plan(request: CompressRequest) -> Plan:
@@ -118,7 +123,8 @@ def plan(request: CompressRequest) -> Plan:
     return Plan(recipe, sketch.profile, tuple(steps))
 
 
-def _first_state(job: Job, original: Step) -> CompressionState:
+def first_state(job: Job, original: Step) -> CompressionState:
+    """Return what the first stage of a job is given."""
     return CompressionState(
         model=original.model,
         teacher=original.model,

@@ -123,7 +123,7 @@ def open_ruler(
     *,
     gain: float | None = None,
 ) -> Ruler:
-    """Return the ruler of a budget; ``original`` is the teacher in prunable form.
+    """Return the ruler of a budget; ``original`` is the teacher in float form.
 
     ``gain`` is what an earlier run has found, if there was one. Raises StageError where the budget
     is met already.

@@ -37,6 +37,21 @@ def test_inspect(run_cli, bundle: Path) -> None:
         assert words in text, words
 
 
+def test_inspect_counts_zeros(run_cli, bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    first, last = manifest["stages"]
+    zeros = {"zeros": 1500, "weights": 3000, "pattern": "2:4", "layers": [{}], "dense": {"a": "b"}}
+    first |= {"name": "sparsify", "compressed_bytes": 1200, "details": {"sparsity": zeros}}
+    last["details"] = {"held_zeros": {"planned": 1500, "found": 1507}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+    text = " ".join(run_cli("inspect", str(bundle)).stdout.split())
+
+    assert "zeros after sparsify: 1,500 of 3,000 weights in 1 layers (50.00 %, 2:4)" in text
+    assert "1 layers stay dense; compressed file 1.2 kB" in text
+    assert "zeros after quantize: all 1,500 of the plan, and 7 more" in text
+
+
 def test_inspect_json_is_the_manifest(run_cli, bundle: Path) -> None:
     data = json.loads(run_cli("inspect", str(bundle), "--json").stdout)
     assert data == json.loads((bundle / "manifest.json").read_text())

@@ -14,6 +14,7 @@ from edgekd.recipe import (
     QuantizeStage,
     Recipe,
     Recovery,
+    SparsifyStage,
     Synthesis,
     check_recipe,
     load_recipe,
@@ -223,6 +224,12 @@ def test_quantize_runs_once(target: str) -> None:
     check_recipe(Recipe(name="once", stages=(stage,)), profile)
     with pytest.raises(RecipeError, match=r"stages\[1\]: quantize runs at most once"):
         check_recipe(Recipe(name="twice", stages=(stage, stage)), profile)
+
+
+def test_a_pattern_of_zeros_is_no_number_to_base_60(tmp_path: Path) -> None:
+    stage = read_text(tmp_path, "name: a\nstages: [{stage: sparsify, pattern: 2:4}]").stages[0]
+    assert isinstance(stage, SparsifyStage) and stage.pattern == "2:4"
+    assert parse("[12, 0x1f, 017, 0b11, 1_000, -3, 2:4]") == [12, 31, 15, 3, 1000, -3, "2:4"]
 
 
 PRUNE, SPARSIFY, QUANTIZE = (

@@ -12,9 +12,9 @@ from torch import Tensor, fx, nn
 
 from edgekd.algorithms.kd_loss import kl_loss
 from edgekd.algorithms.kd_loss import relative_mse_loss as relative
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone
 from edgekd.prune.analysis import Analysis, analyse
-from edgekd.prune.form import prunable_form
 from edgekd.prune.importance import Kind, rank_units
 
 DEAD = 3  # of the channels of a
@@ -41,7 +41,7 @@ def program() -> tuple[fx.GraphModule, Analysis]:
         for tensor in (net.a[0].weight, net.a[1].weight, net.a[1].bias):
             tensor[DEAD] = 0
         net.b.weight[:, DEAD] = 0
-    form = prunable_form(trace(net, inputs()[0][:2])[0], (inputs()[0][:2],))
+    form = float_form(trace(net, inputs()[0][:2])[0], (inputs()[0][:2],))
     return form, analyse(form, (inputs()[0][:2],))
 
 

@@ -136,3 +136,16 @@ def test_a_shared_weight_keeps_its_rounding() -> None:
     before, after = (dict(graph.named_parameters()) for graph in (found.fake, fake))
     shared = next(name for name in before if name.startswith("a.") and "weight" in name)
     assert torch.equal(before[shared], after[shared])
+
+
+def test_a_weight_of_zero_is_not_rounded_up() -> None:
+    weight = samples(6, 20)
+    weight[:, ::2] = 0
+    quantizer = WeightQuantizer(weight)
+    soft = SoftRounding(quantizer, weight)
+    with torch.no_grad():
+        soft.logits.fill_(5.0)  # up, everywhere
+
+    assert (soft(weight)[:, ::2] == 0).all() and (soft.codes()[:, 1::2] != 0).any()
+    soft.harden()
+    assert (weight[:, ::2] == 0).all() and (quantizer.codes(weight)[:, ::2] == 0).all()

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgekd.cache import StepCache
 from edgekd.device import load_profile
 from edgekd.errors import ProfileError, StageError
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import digest, output_tensors
 from edgekd.progress import Silent
-from edgekd.prune.form import prunable_form
 from edgekd.prune.importance import Kind
 from edgekd.recipe import PruneStage, Recovery
 from edgekd.stages import prune, prune_ruler
@@ -81,7 +81,7 @@ def facts(state: CompressionState) -> dict[str, Any]:
 
 def flops(module: fx.GraphModule, example: tuple[Tensor, ...]) -> int:
     """Return what torch itself counts, attention written out."""
-    module = prunable_form(module, example)
+    module = float_form(module, example)
     with FlopCounterMode(display=False) as counter:
         module(*example)
     return int(counter.get_total_flops())
