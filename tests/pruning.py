@@ -64,4 +64,4 @@ def check(smaller: Smaller, masked: fx.GraphModule, *given: Tensor) -> None:
         for axis, places in enumerate(kept):
             if places is not None:
                 expected = expected.index_select(axis, torch.from_numpy(places))
-        torch.testing.assert_close(small.found[name], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(small.found[smaller.names[name]], expected, atol=1e-4, rtol=1e-4)
