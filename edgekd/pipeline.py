@@ -19,7 +19,14 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.report.page import render_report
 from edgekd.state import CompressionState
-from edgekd.steps import ORIGINAL, Step, finished_key, original_step, run_stage
+from edgekd.steps import (
+    ORIGINAL,
+    Step,
+    finished_key,
+    original_step,
+    run_stage,
+    smaller_program,
+)
 from edgekd.summary import broken_rules, build_manifest, failed_checks
 
 
@@ -73,11 +80,13 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     broken = broken_rules(job.profile, steps[-1])
     messages = failed_checks(job.budget, steps, proof, broken)
     manifest = build_manifest(job, steps, choice, proof, broken, messages)
-    files = {
+    files: dict[str, bytes | Path] = {
         "model.onnx": steps[-1].onnx,
         "baseline.onnx": steps[0].onnx,
         "report.html": render_report(manifest).encode("utf-8"),
     }
+    if (smaller := smaller_program(steps)) is not None:
+        files["model.pt2"] = smaller
     out = write_bundle(request.out, files, manifest, overwrite=True)
     written = json.loads((out / "manifest.json").read_text("utf-8"))
     return CompressResult(out, written, tuple(messages))
@@ -142,8 +151,7 @@ def first_state(job: Job, original: Step) -> CompressionState:
 
 def _next_state(state: CompressionState, step: Step) -> CompressionState:
     """Return what the next stage is given; the record tells the same of a step from the cache."""
-    made_zeros = bool(step.record["details"].get("sparsity", {}).get("layers"))
-    return replace(state.with_model(step.model), keep_zeros=state.keep_zeros or made_zeros)
+    return replace(state.with_model(step.model), keep_zeros=state.keep_zeros or step.made_zeros)
 
 
 def _prove(job: Job, step: Step, progress: Progress) -> Parity:

@@ -132,12 +132,13 @@ def _details(
     steps: list[dict[str, Any]],
 ) -> dict[str, Any]:
     after = analyse(module, state.example).dependencies
-    left = {group.name: group.size for group in after.groups}
+    left = _units_left(before, module, steps)
     model = CostModel(module, after, state.example, ruler.times)
     return {
         "budget": options.budget(),
         "source": ruler.source,
         "wanted_gain": ruler.gain,
+        "original_ms": ruler.original_ms,
         "importance": options.importance,
         "across": options.across,
         "groups": [
@@ -146,7 +147,7 @@ def _details(
                 "kind": group.kind,
                 "rows": group.rows,
                 "before": group.size,
-                "after": left.get(group.name, 0),
+                "after": left[group.name],
             }
             for group in before.groups
         ],
@@ -155,4 +156,21 @@ def _details(
         "macs": [ruler.original_model.macs({}), model.macs({})],
         "parameters": [ruler.original_model.parameters({}), model.parameters({})],
         "steps": steps,
+    }
+
+
+def _units_left(
+    before: Dependencies, module: fx.GraphModule, steps: list[dict[str, Any]]
+) -> dict[str, int]:
+    """Return how many units of each group are in ``module``; 0 where a removed block held it.
+
+    Counted by the steps: a group of which one unit is left is none for the analysis.
+    """
+    kept = {name: count for step in steps for name, count in step["kept"].items()}
+    stored = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    return {
+        group.name: kept.get(group.name, group.size)
+        if any(member.tensor in stored for member in group.produced)
+        else 0
+        for group in before.groups
     }

@@ -79,6 +79,7 @@ def narrow(
     limit = weighed.scale.original / gain
     attempts: list[dict[str, float]] = []
     best: tuple[float, Choice, _Cut] | None = None
+    chosen = 0
     for _ in range(ATTEMPTS if measured else 1):
         choice = _choose(options, weighed, limit, gain, ruler)
         cut = _cut(weighed, choice, taps, state.example)
@@ -91,7 +92,7 @@ def narrow(
         found = original_us / candidate_us
         attempts.append({"predicted": predicted, "measured": found})
         if found >= gain and (best is None or choice.damage < best[0]):
-            best = choice.damage, choice, cut
+            best, chosen = (choice.damage, choice, cut), len(attempts) - 1
         if gain <= found <= gain * SLACK:
             break
         limit = _corrected(limit, choice.cost, found / gain, tried=len(attempts))
@@ -106,6 +107,7 @@ def narrow(
     record = {
         "wanted_gain": gain,
         "attempts": attempts,
+        "chosen": chosen,
         "kept": choice.kept,
         "blocks_removed": [block.name for block in choice.blocks],
         "damage": choice.damage,
