@@ -14,6 +14,7 @@ from edgekd.device import DeviceProfile
 from edgekd.errors import DataError
 from edgekd.export.bundle import check_destination, write_bundle
 from edgekd.export.parity import Parity, parity, predict_all, torch_predictor
+from edgekd.export.program import shareable_program
 from edgekd.job import CompressRequest, Job, complete, draft, prepare
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
@@ -80,13 +81,13 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     broken = broken_rules(job.profile, steps[-1])
     messages = failed_checks(job.budget, steps, proof, broken)
     manifest = build_manifest(job, steps, choice, proof, broken, messages)
-    files: dict[str, bytes | Path] = {
+    files = {
         "model.onnx": steps[-1].onnx,
         "baseline.onnx": steps[0].onnx,
         "report.html": render_report(manifest).encode("utf-8"),
     }
     if (smaller := smaller_program(steps)) is not None:
-        files["model.pt2"] = smaller
+        files["model.pt2"] = shareable_program(smaller)
     out = write_bundle(request.out, files, manifest, overwrite=True)
     written = json.loads((out / "manifest.json").read_text("utf-8"))
     return CompressResult(out, written, tuple(messages))
