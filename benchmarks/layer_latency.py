@@ -25,10 +25,10 @@ from benchmarks.jobs import add_model_options, open_job
 from edgekd.bench import Protocol, measure
 from edgekd.bench.layers import LayerShape, time_layers
 from edgekd.export.onnx import export_onnx
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import to_module
 from edgekd.prune.analysis import Analysis, analyse
 from edgekd.prune.cost import CostModel
-from edgekd.prune.form import prunable_form
 from edgekd.prune.layer_table import LayerTable
 from edgekd.prune.residual import ResidualBlock, bypass, residual_blocks
 from edgekd.prune.surgery import remove
@@ -39,7 +39,7 @@ WIDTHS = (8, 16, 24, 32, 48, 64)
 
 @dataclass(frozen=True)
 class Network:
-    """A network in prunable form, with what can be taken out of it."""
+    """A network in float form, with what can be taken out of it."""
 
     module: fx.GraphModule
     analysis: Analysis
@@ -66,7 +66,7 @@ def main() -> None:
     """Time layers, then whole networks."""
     options = arguments()
     job = open_job(options)
-    module = prunable_form(to_module(job.loaded.program), job.loaded.example)
+    module = float_form(to_module(job.loaded.program), job.loaded.example)
     network = Network(
         module,
         analyse(module, job.loaded.example),

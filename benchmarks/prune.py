@@ -40,13 +40,13 @@ from edgekd.cache import step_key
 from edgekd.data.loader import batches
 from edgekd.export.deployed import export_for
 from edgekd.export.parity import onnx_predictor, predict_all
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone
 from edgekd.graph.taps import matching_taps
 from edgekd.job import Job
 from edgekd.metrics import compare_outputs
 from edgekd.pipeline import first_state, run_steps
 from edgekd.progress import Progress, Silent
-from edgekd.prune.form import prunable_form
 from edgekd.recipe import PruneStage, QuantizeStage, Recovery, Stage
 from edgekd.stages.distillation import distill
 from edgekd.stages.distillation_loss import distillation_loss
@@ -160,7 +160,7 @@ def _from_scratch(
     if job.cache.folder(key) is None:
         student = clone(narrow.model)
         _initialise(student, job.recipe.seed)
-        teacher = prunable_form(original.model, state.example)
+        teacher = float_form(original.model, state.example)
         distill(
             replace(state, key=key),
             teacher,
@@ -244,7 +244,7 @@ def _training_steps(job: Job, options: argparse.Namespace) -> dict[str, Callable
     """Return one training step each of the original and of the pruned model, from the cache."""
     original, pruned = _run(job, Silent(), _prune(options, speedup=options.speedup))
     state = first_state(job, original)
-    teacher = prunable_form(original.model, state.example)
+    teacher = float_form(original.model, state.example)
     return {
         STEPS[0]: _training_step(state, teacher, clone(teacher), options, 0.0),
         STEPS[1]: _training_step(state, teacher, clone(pruned.model), options, 0.0),

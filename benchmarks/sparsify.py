@@ -9,7 +9,7 @@ unstructured zeros and for 2:4: validation accuracy, the cross entropy of the la
 divergence from the original on held-out samples (mean and range over the seeds). Behind 2:4 stands
 INT8 on top of it, beside INT8 of the dense model. The second table is the time of single training
 steps that take turns in random order (the ratio is the median of pairs) and the peak memory of a
-process that does nothing but such steps.
+process while it does nothing but such steps, model and data included (Linux).
 
 Every finished cell is stored in the file of ``--results``; the same command goes on from there.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from benchmarks.jobs import add_model_options, open_job, state_of, time_in_turns
 from edgekd.algorithms.kd_loss import kl_loss
 from edgekd.data.loader import batches
 from edgekd.data.samples import Samples
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone, output_tensors
 from edgekd.graph.taps import matching_taps
 from edgekd.progress import Silent
@@ -81,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, help="by default the stage's own")
     parser.add_argument("--augment", default="crop-flip")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--results", type=Path)
@@ -123,7 +123,7 @@ def _recovery(options: argparse.Namespace, loss: str) -> Recovery:
 def _print_quality(options: argparse.Namespace, cells: _Cells) -> None:
     print(
         f"{options.model.name}: {options.steps} steps of {options.batch_size}, learning rate "
-        f"{options.learning_rate:g}, {options.seeds} seed(s)\n"
+        f"{options.learning_rate or 'auto'}, {options.seeds} seed(s)\n"
     )
     header = ("top-1", "held-out CE", "held-out KL", "zeros")
     print(f"{'':34}" + "".join(f"{title:>26}" for title in header))
@@ -142,7 +142,7 @@ def _over_seeds(
     options: argparse.Namespace, cells: _Cells, name: str, pattern: str | None, loss: str | None
 ) -> list[Cell]:
     settings = f"{options.model.name}, {options.steps} x {options.batch_size}"
-    settings += f", {options.learning_rate:g}, {options.augment}"
+    settings += f", {options.learning_rate or 'auto'}, {options.augment}"
     found = []
     for seed in range(options.seeds):
         label = f"{settings}, seed {seed}: "
@@ -241,7 +241,7 @@ def _step(
 ) -> Callable[[], None]:
     """Return one step of the stage's training on a fixed batch, masks included."""
     recovery = _recovery(options, loss_name)
-    original = sparsify.float_form(state)
+    original = float_form(state.model, state.example)
     student = clone(original)
     choice = choose_layers(student, NM(2, 4), keep_ends=True)
     masks = magnitude_masks(NM(2, 4), stored(student, choice.weights))
@@ -272,13 +272,15 @@ def _step(
 
 def _run_for_memory(options: argparse.Namespace) -> None:
     step = _step(state_of(open_job(options, 0)), options, options.memory_of)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading (Linux)
     for _ in range(5):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(lines["VmHWM"].split()[0]) * 1024)
 
 
 def _peak_memory(loss: str) -> int:
-    """Return the largest resident set, in bytes, of a process of its own that runs such steps."""
+    """Return the largest resident set, in bytes, of a process of its own while it runs steps."""
     command = [sys.executable, "-m", "benchmarks.sparsify", *sys.argv[1:], "--memory-of", loss]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     return int(done.stdout.split()[-1])

@@ -11,9 +11,9 @@ from networks import build, trace
 from prunable_networks import PRUNABLE, inputs
 from torch import Tensor, fx, nn
 
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import output_tensors
 from edgekd.prune.analysis import Analysis, analyse
-from edgekd.prune.form import prunable_form
 from edgekd.prune.groups import Dependencies
 from edgekd.prune.surgery import Smaller
 
@@ -24,7 +24,7 @@ Removal = dict[str, list[int]]
 def prunable(name: str) -> tuple[nn.Module, fx.GraphModule, Analysis]:
     net, example = build(PRUNABLE[name][0]), inputs(name, 2)
     graph, _ = trace(net, *example)
-    form = prunable_form(graph, example)
+    form = float_form(graph, example)
     return net, form, analyse(form, example)
 
 

@@ -42,7 +42,7 @@ class Analysis:
 
 
 def analyse(module: fx.GraphModule, example: tuple[Tensor, ...]) -> Analysis:
-    """Find what can be removed from a program in prunable form (``form.py``).
+    """Find what can be removed from a program in float form (``graph/float_form.py``).
 
     ``example`` is one batch for each input; the program is run on it once, for the shapes.
     """

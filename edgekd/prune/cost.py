@@ -30,7 +30,7 @@ class Cost:
 
 
 class CostModel:
-    """The cost of ``module``, in prunable form, for any number of kept units.
+    """The cost of ``module``, in float form, for any number of kept units.
 
     An assignment maps group name -> kept units; a group that it does not name keeps all.
     ``dropped`` are node names that vanish with bypassed blocks. Time is the sum over weighted

@@ -9,12 +9,12 @@ from torch import fx
 
 from edgekd.errors import StageError
 from edgekd.graph.batchnorm_mode import reestimate_batch_norm
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone
 from edgekd.graph.taps import Tap, matching_taps
 from edgekd.progress import Progress
 from edgekd.prune.analysis import analyse
 from edgekd.prune.cost import CostModel
-from edgekd.prune.form import prunable_form
 from edgekd.prune.groups import Dependencies, Locked
 from edgekd.prune.residual import residual_blocks
 from edgekd.recipe import PruneStage
@@ -28,7 +28,7 @@ def requires(state: CompressionState, options: PruneStage) -> None:
     """Refuse before any work what this stage cannot do on this model and data."""
     if options.distill is not None:
         check_distillation(state, options.distill, stage="prune")
-    module = prunable_form(state.model, state.example)
+    module = float_form(state.model, state.example)
     dependencies = analyse(module, state.example).dependencies
     lost = [locked for locked in dependencies.locked if not locked.followed]
     if lost and options.on_unprunable == "error":
@@ -71,7 +71,7 @@ def describe(options: PruneStage) -> str:
 
 def run(state: CompressionState, options: PruneStage, progress: Progress) -> CompressionState:
     """Return the state with a smaller program in float."""
-    teacher = prunable_form(state.teacher, state.example)
+    teacher = float_form(state.teacher, state.example)
     before = analyse(teacher, state.example).dependencies
     for locked in before.locked:
         if not locked.followed:

@@ -115,7 +115,7 @@ def open_ruler(
     dependencies: Dependencies,
     progress: Progress,
 ) -> Ruler:
-    """Return the ruler of a budget; ``original`` is the teacher in prunable form.
+    """Return the ruler of a budget; ``original`` is the teacher in float form.
 
     Raises StageError where the budget is met already, or latency cannot be known.
     """

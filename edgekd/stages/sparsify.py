@@ -11,14 +11,7 @@ from torch import fx
 from edgekd.data.loader import batches
 from edgekd.device import DeviceProfile
 from edgekd.errors import StageError
-from edgekd.graph.attention import decompose_attention
-from edgekd.graph.canonical import (
-    make_functional,
-    remove_identities,
-    replace_padded_shortcuts,
-    resolve_padding,
-    spell_out_alpha,
-)
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone, refresh
 from edgekd.graph.taps import matching_taps
 from edgekd.progress import Progress
@@ -50,7 +43,9 @@ def requires(state: CompressionState, options: SparsifyStage) -> None:
         raise StageError("sparsify: method sparsegpt has no form for blocks: use method magnitude")
     if _is_left_out(options, expected_gain(state.profile, pattern)):
         return
-    choice = choose_layers(float_form(state), pattern, keep_ends=options.keep_ends)
+    choice = choose_layers(
+        float_form(state.model, state.example), pattern, keep_ends=options.keep_ends
+    )
     if not choice.layers:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(choice.dense.items())[:3])
         raise StageError(
@@ -92,7 +87,7 @@ def run(state: CompressionState, options: SparsifyStage, progress: Progress) -> 
     if _is_left_out(options, gain):
         progress.note(f"sparsify: left out: {gain.text}")
         return state.with_model(state.model, sparsity={"skipped": True, **_about(options, gain)})
-    model = float_form(state)
+    model = float_form(state.model, state.example)
     choice = choose_layers(model, pattern, keep_ends=options.keep_ends)
     gain = expected_gain(state.profile, pattern, choice)
     progress.note(f"sparsify: {gain.text}")
@@ -113,18 +108,6 @@ def run(state: CompressionState, options: SparsifyStage, progress: Progress) -> 
         raise StageError(f"sparsify: zeros were lost in {', '.join(lost[:3])}: a defect of edgekd")
     report = {**_about(options, gain), **_zeros(choice, masks)}
     return state.with_model(refresh(student, state.example), **details, sparsity=report)
-
-
-def float_form(state: CompressionState) -> fx.GraphModule:
-    """Return the program with explicit layers; batch norms stay, since training needs them."""
-    module = clone(state.model)
-    make_functional(module)
-    spell_out_alpha(module)
-    remove_identities(module)
-    resolve_padding(module)
-    replace_padded_shortcuts(module)
-    decompose_attention(module)
-    return refresh(module, state.example)
 
 
 def _pattern(options: SparsifyStage) -> Pattern:

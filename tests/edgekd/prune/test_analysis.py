@@ -9,8 +9,8 @@ from networks import build, samples, trace
 from pruning import prunable
 from torch import Tensor, nn
 
+from edgekd.graph.float_form import float_form
 from edgekd.prune.analysis import analyse
-from edgekd.prune.form import prunable_form
 from edgekd.prune.groups import Group, Locked
 
 MODELS = Path(__file__).parents[4] / "shared" / "models"
@@ -128,7 +128,7 @@ class Computed(nn.Module):
 
 def test_a_computed_weight_locks_both_of_its_sides() -> None:
     graph, _ = trace(build(Computed), samples(2, 4))
-    found = analyse(prunable_form(graph, (samples(2, 4),)), (samples(2, 4),)).dependencies
+    found = analyse(float_form(graph, (samples(2, 4),)), (samples(2, 4),)).dependencies
     assert not found.groups
     (a,) = [entry for entry in found.locked if entry.layer == "a"]
     assert "computed, not stored" in a.reason and not a.followed
@@ -151,7 +151,7 @@ class Recurrent(nn.Module):
 def test_a_recurrent_layer_is_named_and_the_rest_goes_on() -> None:
     example = (samples(2, 5, 4),)
     graph, _ = trace(build(Recurrent), *example)
-    found = analyse(prunable_form(graph, example), example).dependencies
+    found = analyse(float_form(graph, example), example).dependencies
     assert [group.name for group in found.groups] == ["hidden"]
     assert {entry.layer for entry in found.locked if not entry.followed} == {"up", "gru"}
 
@@ -166,6 +166,6 @@ def test_the_public_resnet20_has_three_stages_and_nine_blocks() -> None:
         sys.path.remove(str(MODELS))
     example = (samples(2, 3, 32, 32),)
     graph, _ = trace(build(resnet20), *example)
-    found = analyse(prunable_form(graph, example), example).dependencies
+    found = analyse(float_form(graph, example), example).dependencies
     assert sorted(group.size for group in found.groups) == [16] * 4 + [32] * 4 + [64] * 4
     assert [entry.layer for entry in found.locked] == ["linear"]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from edgekd.bench.layers import LayerShape
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import refresh
 from edgekd.prune.analysis import Analysis, analyse
 from edgekd.prune.cost import CostModel
-from edgekd.prune.form import prunable_form
 from edgekd.prune.groups import Dependencies, Group, Member
 from edgekd.prune.layer_times import Source
 from edgekd.prune.layers import read_layers, record_shapes
@@ -83,7 +83,7 @@ def program(name: str) -> Program:
         example: tuple[Tensor, ...] = (torch.randn(2, 3, 8, 8),)
     else:
         net, example = network(name, batch=2)
-    module = prunable_form(trace(net, *example)[0], example)
+    module = float_form(trace(net, *example)[0], example)
     return Program(module, analyse(module, example), example)
 
 

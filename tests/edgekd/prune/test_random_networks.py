@@ -14,8 +14,8 @@ from networks import build, samples, trace
 from pruning import check, some_units
 from torch import Tensor, nn
 
+from edgekd.graph.float_form import float_form
 from edgekd.prune.analysis import analyse
-from edgekd.prune.form import prunable_form
 from edgekd.prune.surgery import mask_consumers, remove
 
 ACTIVATIONS = {"relu": F.relu, "sigmoid": torch.sigmoid, "none": lambda x: x, "gelu": F.gelu}
@@ -123,7 +123,7 @@ def cut_somewhere(layers: list[Any], head: str, seed: int) -> None:
     net = build(lambda: Network(layers, head), seed)
     example, batch = samples(2, 2, 4, 4), samples(5, 2, 4, 4, seed=1)
     graph, _ = trace(net, example)
-    form = prunable_form(graph, (example,))
+    form = float_form(graph, (example,))
     analysis = analyse(form, (example,))
     assert all(entry.followed for entry in analysis.dependencies.locked)
     removed = some_units(analysis.dependencies, random.Random(seed).randrange(99), least=0)

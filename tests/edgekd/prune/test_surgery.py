@@ -14,9 +14,9 @@ from pruning import Removal, check, prunable, some_units
 from torch import Tensor, fx
 
 from edgekd.errors import StageError
+from edgekd.graph.float_form import float_form
 from edgekd.graph.program import digest, to_program
 from edgekd.prune.analysis import analyse
-from edgekd.prune.form import prunable_form
 from edgekd.prune.surgery import mask_consumers, remove
 
 
@@ -80,7 +80,7 @@ def test_the_smaller_program_can_be_analysed_and_pruned_again(name: str) -> None
 def test_other_values_of_the_same_program_may_be_cut() -> None:
     analysis = prunable("chain")[2]
     trained, _ = trace(build(PRUNABLE["chain"][0], seed=7), *inputs("chain", 2))
-    trained = prunable_form(trained, inputs("chain", 2))
+    trained = float_form(trained, inputs("chain", 2))
     removed = some_units(analysis.dependencies, seed=3)
     smaller = remove(trained, analysis, removed, inputs("chain", 2))
     check(smaller, mask_consumers(trained, analysis.dependencies, removed), *inputs("chain", 5))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from onnx import numpy_helper
 from states import make_state
 from torch import Tensor, nn
 
+from edgekd.cache import StepCache
 from edgekd.device import load_profile
 from edgekd.errors import StageError
 from edgekd.export.deployed import export_for
@@ -22,7 +26,7 @@ from edgekd.graph.program import output_tensors
 from edgekd.progress import Silent
 from edgekd.recipe import Distill, LayerBits, QuantizeStage, Recovery, SparsifyStage
 from edgekd.sparse.masking import held_zeros
-from edgekd.stages import quantize, sparsify
+from edgekd.stages import checkpoint, quantize, sparsify
 from edgekd.state import CompressionState
 
 TRAINING = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2, "augment": "none"}
@@ -107,6 +111,41 @@ def test_training_ends_at_the_exact_sparsity(
         assert all((b.all(1).all(2) | ~b.any(1).any(2)).all() for b in blocks)
     before, found = (m(*state.example) for m in (state.model, after.model))
     assert not torch.allclose(*(output_tensors(x)[0] for x in (before, found)))
+
+
+class Stopping(Silent):
+    """Stops the work behind one step of the training."""
+
+    def __init__(self, stop: int) -> None:
+        self.left = stop
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Any]:
+        def advance(count: int) -> None:
+            self.left -= count
+            if self.left <= 0:
+                raise InterruptedError
+
+        yield advance
+
+
+@pytest.mark.parametrize("stop", [3, 8])
+def test_a_stage_that_is_stopped_goes_on_to_the_same_weights(
+    state: CompressionState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    options = stage(pattern="unstructured", sparsity=0.75, distill=Recovery(**TRAINING))
+    given = replace(state, cache=StepCache(tmp_path), key="a-step")
+    expected = sparsify.run(state, options, Silent())  # 10 steps, the first 5 with rising masks
+
+    with pytest.raises(InterruptedError):
+        sparsify.run(given, options, Stopping(stop))
+    progress = Notes()
+    found = sparsify.run(given, options, progress)
+
+    assert "sparsify: distillation: goes on where an earlier run stopped" in progress.notes
+    a, b = (dict(after.model.named_parameters()) for after in (expected, found))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_state_that_was_given_does_not_change(state: CompressionState) -> None:

@@ -1,4 +1,4 @@
-"""The form of a program that pruning works on."""
+"""The form of a program whose float weights are to change: pruned, made sparse and trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekd.graph.canonical import (
 from edgekd.graph.program import clone, refresh
 
 
-def prunable_form(module: fx.GraphModule, example: tuple[Tensor, ...]) -> fx.GraphModule:
+def float_form(module: fx.GraphModule, example: tuple[Tensor, ...]) -> fx.GraphModule:
     """Return a copy of ``module`` with the same outputs, written so that units can be followed.
 
     Norms stay norms, since the student goes on training. Padded shortcuts become selection
