@@ -37,7 +37,7 @@ def convolution(scope: Scope, node: fx.Node) -> Array:
 
 def _convolved(scope: Scope, node: fx.Node, name: str, inputs: Array, groups: int) -> Array:
     outputs = _outputs(scope, node, name, 0)
-    if groups == len(inputs):  # depthwise: every output belongs to one input
+    if groups == len(inputs) > 1:  # depthwise: every output belongs to one input
         scope.labels.tie(outputs.reshape(groups, -1), inputs[:, None])
         return outputs
     consumed = scope.axis(name, 1, "consumed")
