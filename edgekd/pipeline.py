@@ -14,12 +14,20 @@ from edgekd.device import DeviceProfile
 from edgekd.errors import DataError
 from edgekd.export.bundle import check_destination, write_bundle
 from edgekd.export.parity import Parity, parity, predict_all, torch_predictor
+from edgekd.export.program import shareable_program
 from edgekd.job import CompressRequest, Job, complete, draft, prepare
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.report.page import render_report
 from edgekd.state import CompressionState
-from edgekd.steps import ORIGINAL, Step, finished_key, original_step, run_stage
+from edgekd.steps import (
+    ORIGINAL,
+    Step,
+    finished_key,
+    original_step,
+    run_stage,
+    smaller_program,
+)
 from edgekd.summary import broken_rules, build_manifest, failed_checks
 
 
@@ -78,6 +86,8 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
         "baseline.onnx": steps[0].onnx,
         "report.html": render_report(manifest).encode("utf-8"),
     }
+    if (smaller := smaller_program(steps)) is not None:
+        files["model.pt2"] = shareable_program(smaller)
     out = write_bundle(request.out, files, manifest, overwrite=True)
     written = json.loads((out / "manifest.json").read_text("utf-8"))
     return CompressResult(out, written, tuple(messages))
@@ -142,8 +152,7 @@ def first_state(job: Job, original: Step) -> CompressionState:
 
 def _next_state(state: CompressionState, step: Step) -> CompressionState:
     """Return what the next stage is given; the record tells the same of a step from the cache."""
-    made_zeros = bool(step.record["details"].get("sparsity", {}).get("layers"))
-    return replace(state.with_model(step.model), keep_zeros=state.keep_zeros or made_zeros)
+    return replace(state.with_model(step.model), keep_zeros=state.keep_zeros or step.made_zeros)
 
 
 def _prove(job: Job, step: Step, progress: Progress) -> Parity:

@@ -34,6 +34,7 @@ from edgekd.recipe import Stage
 from edgekd.state import CompressionState
 
 ORIGINAL = "original"
+PROGRAM = "model.pt2"
 Evaluated = tuple[Outputs, Array | None]  # every output, and the targets
 
 
@@ -55,6 +56,20 @@ class Step:
     def quality(self) -> Quality:
         """Return how good the model is on the validation samples."""
         return Quality(**self.record["quality"])
+
+    @property
+    def made_zeros(self) -> bool:
+        """Tell whether the step set weights to zero in a pattern."""
+        return bool(self.record["details"].get("sparsity", {}).get("layers"))
+
+
+def smaller_program(steps: Sequence[Step]) -> Path | None:
+    """Return the file of the last float program that was pruned or made sparse, None without one.
+
+    It is a torch.export archive, which torch opens alone: its architecture is stored with it.
+    """
+    found = [step for step in steps if "prune" in step.record["details"] or step.made_zeros]
+    return found[-1].folder / PROGRAM if found else None
 
 
 def finished_key(job: Job, count: int) -> str | None:
@@ -223,14 +238,14 @@ def _store(
     if targets is not None:
         arrays["targets"] = targets
     np.savez(array, **arrays)  # type: ignore[arg-type]  # its stub names allow_pickle
-    files = {"model.pt2": program.getvalue(), "model.onnx": onnx, "outputs.npz": array.getvalue()}
+    files = {PROGRAM: program.getvalue(), "model.onnx": onnx, "outputs.npz": array.getvalue()}
     job.cache.store(key, files, record)
 
 
 def _load_step(job: Job, key: str) -> Step:
     folder = job.cache.folder(key)
     assert folder is not None
-    program = open_model(folder / "model.pt2").program
+    program = open_model(folder / PROGRAM).program
     assert program is not None
     return Step(
         to_module(program),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.networks.encoder import TextEncoder
 from benchmarks.networks.mobilenet import InvertedResidual
 from benchmarks.networks.vit import VisionTransformer
+from edgekd.demo import DigitNet
 
 TOKENS, WIDTH = 5, 12
 
@@ -314,6 +315,7 @@ PRUNABLE: dict[str, tuple[Callable[[], nn.Module], Shapes]] = {
     "inception": (Inception, IMAGE),
     "squeeze_excite": (SqueezeExcite, IMAGE),
     "grouped": (Grouped, IMAGE),
+    "one_input": (lambda: DigitNet(8), ((1, 8, 8),)),
     "shuffle": (Shuffle, IMAGE),
     "gates": (Gates, ((3, 9),)),
     "decoder": (Decoder, IMAGE),

@@ -16,6 +16,7 @@ from edgekd_cli.app import app
 from edgekd.recipe import (
     Calibration,
     Distill,
+    PruneStage,
     QuantizeStage,
     Recovery,
     SparsifyStage,
@@ -151,6 +152,7 @@ def test_recipe_page_shows_the_shipped_default(tmp_path: Path) -> None:
         ("### `stage: quantize`", QuantizeStage, ""),
         ("### `stage: quantize`", Calibration, "calibration."),
         ("### `stage: quantize`", Distill, "distill."),
+        ("### `stage: prune`", PruneStage, ""),
         ("### `stage: sparsify`", SparsifyStage, ""),
     ],
 )
@@ -170,10 +172,11 @@ def test_every_recipe_key_is_documented_with_its_default(
             assert shown == ("null" if plain is None else str(plain)), name
 
 
-def test_training_of_a_sparse_model_differs_as_documented() -> None:
-    rows = documented_defaults("### `stage: sparsify`")
+@pytest.mark.parametrize("stage", ["prune", "sparsify"])
+def test_training_of_a_smaller_model_differs_as_documented(stage: str) -> None:
+    rows = documented_defaults(f"### `stage: {stage}`")
     changed = {
-        f"distill.{name}": str(field.default)
+        f"distill.{name}": "null" if field.default is None else str(field.default)
         for name, field in Recovery.model_fields.items()
         if field.default != Distill.model_fields[name].default
     }

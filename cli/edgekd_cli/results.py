@@ -24,6 +24,7 @@ def show_result(manifest: Record) -> None:
         if stages[-1].get("quality", {}).get("agreement") is not None:
             show_line(_against_the_original(stages[-1]["quality"]))
     for stage in stages:
+        show_pruning(stage)
         show_zeros(stage)
         show_sensitivity(stage.get("details") or {})
     if manifest.get("parity"):
@@ -34,6 +35,50 @@ def show_result(manifest: Record) -> None:
         show_choice(manifest["candidates"], manifest["deployment"])
     for note in manifest.get("notes") or []:
         show_line(f"note: {note}")
+
+
+def show_pruning(stage: Record) -> None:
+    """Print what a prune stage was asked for, what came out, and what it left as it is."""
+    pruned = (stage.get("details") or {}).get("prune")
+    if not pruned:
+        return
+    macs, parameters = pruned["macs"], pruned["parameters"]
+    show_line(
+        f"{stage['name']}: asked for {_prune_budget(pruned['budget'])}, {_prune_result(pruned)}; "
+        f"multiplications {macs[0]:,} to {macs[1]:,}, parameters {parameters[0]:,} to "
+        f"{parameters[1]:,}"
+    )
+    groups, blocks = pruned["groups"], pruned["blocks_removed"]
+    narrower = sum(0 < group["after"] < group["before"] for group in groups)
+    gone = f"blocks taken out: {', '.join(blocks)}" if blocks else "no block taken out"
+    lost = [locked["layer"] for locked in pruned["locked"] if not locked["followed"]]
+    kept = f"; left as they are, since nothing could follow them: {', '.join(lost)}" if lost else ""
+    show_line(f"{stage['name']}: {narrower} of {len(groups)} groups are narrower, {gone}{kept}")
+
+
+def _prune_budget(budget: Record) -> str:
+    ((key, value),) = budget.items()
+    return {
+        "speedup": f"{value:.2f}x in float",
+        "latency_ms": f"at most {value:g} ms in float",
+        "macs": f"at most {percent(value)} of the multiplications",
+        "parameters": f"at most {percent(value)} of the parameters",
+    }[key]
+
+
+def _prune_result(pruned: Record) -> str:
+    """Say how the final candidate came out, and whether that was measured."""
+    last = pruned["steps"][-1]
+    found = last["attempts"][last["chosen"]]
+    match pruned["source"]:
+        case "measured":
+            return f"measured {found['measured']:.2f}x (predicted {found['predicted']:.2f}x)"
+        case "predicted":
+            return (
+                f"predicted {found['predicted']:.2f}x by the device's latency model, not measured"
+            )
+        case _:
+            return f"counted {percent(1 / found['predicted'])}"
 
 
 def show_zeros(stage: Record) -> None:

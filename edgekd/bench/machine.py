@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
+from typing import Protocol
 
-from edgekd.device import DeviceProfile
+
+class Target(Protocol):
+    """What is asked of a device profile here; boards that only measure have no profiles."""
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that models are written for."""
+        ...
+
+    @property
+    def architecture(self) -> str | None:
+        """The processor as ``platform.machine`` names it; None is any."""
+        ...
 
 
-def runs_here(profile: DeviceProfile) -> bool:
+def runs_here(profile: Target) -> bool:
     """Tell whether this machine can time models for the target: ONNX Runtime, same processor."""
     same = profile.architecture in (None, platform.machine())
     return profile.runtime == "onnxruntime" and same

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from edgekd.report.plots import sensitivity_plot, stage_plot
+from edgekd.report.pruning import pruning_of
 
 
 def render_report(manifest: Mapping[str, Any]) -> str:
@@ -28,4 +29,13 @@ def render_report(manifest: Mapping[str, Any]) -> str:
         for stage in manifest["stages"]
         if "sensitivity" in stage["details"]
     }
-    return environment.from_string(template).render(m=manifest, plot=plot, sensitivity=sensitivity)
+    pruning = [
+        pruning_of(stage, manifest["stages"][0])
+        for stage in manifest["stages"]
+        if "prune" in stage["details"]
+    ]
+    for shown in pruning:
+        shown["plot"] = Markup(shown["plot"])
+    return environment.from_string(template).render(
+        m=manifest, plot=plot, sensitivity=sensitivity, pruning=pruning
+    )

@@ -58,6 +58,49 @@ def sensitivity_plot(details: Mapping[str, Any]) -> str:
     return _svg(figure)
 
 
+def width_plot(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Return the width of every group before and after pruning as an SVG of horizontal bars.
+
+    ``groups`` are those of a prune stage's details. A bar is as long as the group has outputs; the
+    numbers beside it are units, which for attention are heads.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    figure = Figure(figsize=(9.6, 0.8 + 0.19 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(groups))
+    before = [group["before"] * group["rows"] for group in groups]
+    after = [group["after"] * group["rows"] for group in groups]
+    drawn = axes.barh(places, before, color=_BAR, height=0.7)
+    axes.barh(places, after, color=_ACCENT, height=0.7)
+    labels = [_units(group) for group in groups]
+    axes.bar_label(drawn, labels, fontsize=7, color=_INK, padding=3)
+    axes.set_yticks(places, [_shortened(group["name"]) for group in groups])
+    axes.invert_yaxis()
+    axes.margins(x=0.2, y=0.01)
+    axes.set_title("outputs of each group", fontsize=9, color=_INK)
+    handles = [Patch(color=_ACCENT, label="stays"), Patch(color=_BAR, label="taken out")]
+    figure.legend(handles=handles, fontsize=8, loc="outside lower right", ncols=2, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=7, colors=_INK)
+    return _svg(figure)
+
+
+def _units(group: Mapping[str, Any]) -> str:
+    if group["after"] == group["before"]:
+        return f"all {group['before']} {group['kind']}"
+    if group["after"] == 0:
+        return f"none of {group['before']} {group['kind']}: its block is gone"
+    return f"{group['after']} of {group['before']} {group['kind']}"
+
+
+def _shortened(name: str, most: int = 52) -> str:
+    """Leave out the middle of a long name: both ends tell layers apart."""
+    half = (most - 3) // 2
+    return name if len(name) <= most else f"{name[:half]}...{name[-half:]}"
+
+
 def _svg(figure: Any) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

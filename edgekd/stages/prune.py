@@ -146,6 +146,7 @@ def _details(
         "budget": options.budget(),
         "source": ruler.source,
         "wanted_gain": ruler.gain,
+        "original_ms": steps[-1]["original_ms"],
         "importance": options.importance,
         "across": options.across,
         "groups": [

@@ -51,11 +51,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What goes, the program without it, and the gain of every candidate on the way."""
+    """What goes, the program without it, and the gain of every candidate on the way.
+
+    ``number`` is the place in ``attempts`` of the one that was taken.
+    """
 
     choice: Choice
     cut: Cut
     attempts: list[dict[str, float]]
+    number: int = 0
 
 
 def choose_predicted(
@@ -89,6 +93,7 @@ def choose_measured(
     attempts: list[dict[str, float]] = []
     measured: list[tuple[Choice, float]] = []
     best: tuple[tuple[float, float], Choice, Cut] | None = None
+    number = 0
     for tried in range(1, ATTEMPTS + 1):
         try:
             choice = _choose(options, weighed, limit)
@@ -107,7 +112,7 @@ def choose_measured(
             # Where damage is not known (uniform), the slower of two is the less harmful one.
             worth = choice.damage, found
             if found >= gain and (best is None or worth < best[0]):
-                best = worth, choice, cut
+                best, number = (worth, choice, cut), len(attempts) - 1
         if gain <= found <= gain * SLACK:
             break
         limit = _corrected(limit, choice.cost, found / gain, tried=tried)
@@ -116,7 +121,7 @@ def choose_measured(
             f"prune: no candidate is {gain:.2f}x as fast when measured, the fastest is "
             f"{max(ratio for _, ratio in measured):.2f}x; {_LESS}"
         )
-    return Chosen(best[1], best[2], attempts)
+    return Chosen(best[1], best[2], attempts, number)
 
 
 def _corrected(limit: float, cost: float, found: float, *, tried: int) -> float:

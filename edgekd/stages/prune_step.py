@@ -61,10 +61,12 @@ def narrow(
     record = {
         "wanted_gain": gain,
         "attempts": found.attempts,
+        "chosen": found.number,
         "kept": found.choice.kept,
         "blocks_removed": [block.name for block in found.choice.blocks],
         "damage": found.choice.damage,
         "layers_timed": weighed.scale.layers_timed,
+        "original_ms": None if ruler.source == "counted" else weighed.scale.original / 1e3,
     }
     return Narrowed(found.cut.module, found.cut.taps, record)
 

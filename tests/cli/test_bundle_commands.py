@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,60 @@ def test_inspect_counts_zeros(run_cli, bundle: Path) -> None:
     assert "zeros after sparsify: 1,500 of 3,000 weights in 1 layers (50.00 %, 2:4)" in text
     assert "1 layers stay dense; compressed file 1.2 kB" in text
     assert "zeros after quantize: all 1,500 of the plan, and 7 more" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "budget", "attempts", "words"),
+    [
+        (
+            "measured",
+            {"speedup": 2.0},
+            [{"predicted": 2.1, "measured": 1.9}, {"predicted": 2.2, "measured": 2.04}],
+            "asked for 2.00x in float, measured 2.04x (predicted 2.20x)",
+        ),
+        (
+            "predicted",
+            {"latency_ms": 1.5},
+            [{"predicted": 9.0}, {"predicted": 1.8}],
+            "asked for at most 1.5 ms in float, predicted 1.80x by the device's latency model, "
+            "not measured",
+        ),
+        (
+            "counted",
+            {"macs": 0.5},
+            [{"predicted": 9.0}, {"predicted": 2.5}],
+            "asked for at most 50.00 % of the multiplications, counted 40.00 %",
+        ),
+    ],
+)
+def test_inspect_says_what_was_pruned_and_how_that_is_known(
+    run_cli: Any,
+    bundle: Path,
+    source: str,
+    budget: dict[str, float],
+    attempts: list[dict[str, float]],
+    words: str,
+) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    widths = [(8, 8), (8, 4), (8, 0)]
+    pruned = {
+        "source": source,
+        "budget": budget,
+        "steps": [{"attempts": attempts, "chosen": 1}],
+        "groups": [{"before": before, "after": after} for before, after in widths],
+        "blocks_removed": ["layer3"],
+        "locked": [{"layer": "odd", "followed": False}, {"layer": "fc", "followed": True}],
+        "macs": [41000, 16400],
+        "parameters": [3000, 1500],
+    }
+    manifest["stages"][0] |= {"name": "prune", "details": {"prune": pruned}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+    text = " ".join(run_cli("inspect", str(bundle)).stdout.split())
+
+    assert f"prune: {words}; multiplications 41,000 to 16,400, parameters 3,000 to 1,500" in text
+    assert "prune: 1 of 3 groups are narrower, blocks taken out: layer3" in text
+    assert "nothing could follow them: odd export against torch" in text
 
 
 def test_inspect_json_is_the_manifest(run_cli, bundle: Path) -> None:

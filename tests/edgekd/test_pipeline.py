@@ -68,6 +68,9 @@ def test_zeros_are_held_also_when_the_sparse_step_comes_from_the_cache(folder: P
     assert [w.shape for w in weights] == [(24, 16), (3, 24)]
     for weight in weights:
         assert ((weight.reshape(len(weight), -1, 4) != 0).sum(2) <= 2).all()
+    in_float = torch.export.load(folder / "out" / "model.pt2").parameters()
+    for parameter in (p for p in in_float if p.ndim == 2):
+        assert ((parameter.reshape(len(parameter), -1, 4) != 0).sum(2) <= 2).all()
     (last,) = (p for p in (folder / "cache").iterdir() if is_last(p))
     again = [w.copy() for w in weights]
     for file in last.iterdir():

@@ -42,6 +42,7 @@ SIZES = {
     "squeeze_excite": {"stem.0": (8, 1), "block.body.0": (16, 1), "down": (4, 1)},
     "zero_cat": {"stem.0": (4, 1), "a.0": (6, 1)},
     "grouped": {"stem.0": (4, 3), "a": (3, 6), "b": (3, 4), "last": (6, 1)},
+    "one_input": {"stem.0": (8, 1), "first.0": (8, 1)},
     "gates": {"a": (8, 2), "b": (6, 2), "c": (5, 2)},
     "decoder": {"down.0": (6, 1), "low.0": (8, 1), "wide": (5, 4)},
     "signal": {"a.0": (8, 1), "b.0": (8, 1)},
