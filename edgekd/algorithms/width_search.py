@@ -65,16 +65,6 @@ def search_widths(
     return search.best
 
 
-def targets(first: float, last: float, steps: int) -> list[float]:
-    """Return the target of each of ``steps`` steps from ``first`` down to ``last``.
-
-    They fall by equal factors, ``T_t = first ** (1 - t/n) * last ** (t/n)`` with t from 1 to n, as
-    in HALP (Shen et al., NeurIPS 2022).
-    """
-    shares = (step / steps for step in range(1, steps))
-    return [*(math.exp(a * math.log(last) + (1 - a) * math.log(first)) for a in shares), last]
-
-
 class _Search:
     def __init__(
         self,

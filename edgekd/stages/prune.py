@@ -89,6 +89,7 @@ def run(state: CompressionState, options: PruneStage, progress: Progress) -> Com
         module, teacher, () if options.distill is None else options.distill.feature_layers
     )
     steps = [] if position is None else position.finished
+    # Gains grow by equal factors from step to step, as in HALP (Shen et al., NeurIPS 2022).
     for count in range(len(steps) + 1, options.steps + 1):
         if position is None or position.count != count:
             found = narrow(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.algorithms.width_search import TargetError, search_widths, targets
+from edgekd.algorithms.width_search import TargetError, search_widths
 
 Damage = dict[str, dict[int, float]]
 Cost = Callable[[Mapping[str, int]], float]
@@ -115,12 +115,3 @@ def test_an_option_that_harms_less_and_costs_less_is_taken() -> None:
 def test_needs_options() -> None:
     with pytest.raises(ValueError, match="every variable needs an option"):
         search_widths({"a": {}}, lambda _assignment: 1.0, 2.0)
-
-
-@given(st.floats(0.5, 100), st.floats(0.05, 0.99), st.integers(1, 30))
-def test_targets_fall_by_equal_factors(first: float, share: float, steps: int) -> None:
-    found = targets(first, first * share, steps)
-    assert found[-1] == first * share
-    assert len(found) == steps
-    factors = [after / before for before, after in pairwise([first, *found])]
-    assert factors == pytest.approx([share ** (1 / steps)] * steps)
