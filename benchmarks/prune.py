@@ -47,7 +47,7 @@ from edgekd.job import Job
 from edgekd.metrics import compare_outputs
 from edgekd.pipeline import first_state, run_steps
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import PruneStage, QuantizeStage, Recovery, Stage
+from edgekd.recipe import Distill, PruneStage, QuantizeStage, Recovery, Stage
 from edgekd.stages.distillation import distill
 from edgekd.stages.distillation_loss import distillation_loss
 from edgekd.state import CompressionState
@@ -123,7 +123,8 @@ def _prune(options: argparse.Namespace, **settings: Any) -> PruneStage:
 
 
 def _rows(job: Job, options: argparse.Namespace, progress: Progress) -> dict[str, Row]:
-    quantize = QuantizeStage(stage="quantize")
+    # One pass: with many unlabelled samples that is as much training as three of few.
+    quantize = QuantizeStage(stage="quantize", distill=Distill(epochs=1))
     _, int8 = _run(job, progress, quantize)
     original, pruned, both = _run(job, progress, _prune(options, speedup=options.speedup), quantize)
     facts = pruned.record["details"]["prune"]
