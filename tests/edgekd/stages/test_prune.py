@@ -258,6 +258,7 @@ def test_the_candidate_was_measured_to_be_as_fast_as_asked(wide: CompressionStat
     assert "1.5x as fast in float (measured)" in prune.describe(stage(speedup=1.5), wide.profile)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_milliseconds_are_a_share_of_what_the_original_takes(wide: CompressionState) -> None:
     options = {"multiple": 16, "across": "uniform"}

@@ -124,10 +124,10 @@ def flipped(content: bytes) -> bytes:
     ("name", "change"),
     [
         ("prune-2.pt2", flipped),
-        ("prune-2.pt2", None),
-        ("prune-2.json", flipped),
+        pytest.param("prune-2.pt2", None, marks=pytest.mark.slow),
+        pytest.param("prune-2.json", flipped, marks=pytest.mark.slow),
         ("prune-2.json", lambda content: content[:-9]),
-        ("prune-2.json", None),
+        pytest.param("prune-2.json", None, marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_file_is_left_alone_with_a_note(
@@ -182,6 +182,7 @@ class Wide(nn.Module):
         return self.head(torch.relu(self.b(torch.relu(self.a(x)))).mean((2, 3)))
 
 
+@pytest.mark.slow
 def test_latency_is_not_measured_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prune_ruler, "PROCESSES", 1)
     monkeypatch.setattr(prune_ruler, "ROUNDS", 30)

@@ -211,6 +211,7 @@ print(*progress.notes)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_taken_up_by_the_next_one(tmp_path: Path) -> None:
     here = Path(__file__).parent
     roots = [here, here.parents[1], here.parents[2]]
