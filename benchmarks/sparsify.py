@@ -2,6 +2,7 @@
 
     python -m benchmarks.sparsify MODEL --arch FILE.py:factory --data DATA.npz \\
         [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --seeds 3 --steps 1200] \\
+        [--pattern 2:4 --learning-rate 0.01] \\
         [--results results.json]
 
 The first table is the sparsify stage with one part of the loss after the other, for 75 %
@@ -84,6 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, help="by default the stage's own")
     parser.add_argument("--augment", default="crop-flip")
+    parser.add_argument("--pattern", action="append", choices=PATTERNS, help="by default both")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--memory-of", choices=LOSSES, help=argparse.SUPPRESS)
@@ -130,7 +132,7 @@ def _print_quality(options: argparse.Namespace, cells: _Cells) -> None:
     print(f"{'':34}" + "".join(f"{title:>26}" for title in header))
     _print_row(DENSE, _over_seeds(options, cells, DENSE, None, None))
     _print_row(f"{DENSE}, INT8", _over_seeds(options, cells, f"{DENSE}, INT8", None, None))
-    for pattern in PATTERNS:
+    for pattern in options.pattern or PATTERNS:
         for loss in LOSSES:
             name = f"{pattern}, {loss}"
             _print_row(name, _over_seeds(options, cells, name, pattern, loss))
