@@ -131,8 +131,10 @@ def _print_quality(options: argparse.Namespace, cells: _Cells) -> None:
     header = ("top-1", "held-out CE", "held-out KL", "zeros")
     print(f"{'':34}" + "".join(f"{title:>26}" for title in header))
     _print_row(DENSE, _over_seeds(options, cells, DENSE, None, None))
-    _print_row(f"{DENSE}, INT8", _over_seeds(options, cells, f"{DENSE}, INT8", None, None))
-    for pattern in options.pattern or PATTERNS:
+    patterns = options.pattern or list(PATTERNS)
+    if "2:4" in patterns:
+        _print_row(f"{DENSE}, INT8", _over_seeds(options, cells, f"{DENSE}, INT8", None, None))
+    for pattern in patterns:
         for loss in LOSSES:
             name = f"{pattern}, {loss}"
             _print_row(name, _over_seeds(options, cells, name, pattern, loss))
@@ -175,7 +177,8 @@ def _measure(
         zeros = facts["zeros"] / facts["weights"]
     seconds = time.perf_counter() - start
     cells = {name: {**_quality(state, after.model), "zeros": zeros, "seconds": seconds}}
-    if pattern is None or (pattern == "2:4" and loss == WHOLE):
+    on_top = pattern is None and "2:4" in (options.pattern or PATTERNS)
+    if on_top or (pattern == "2:4" and loss == WHOLE):
         given = replace(state.with_model(after.model), keep_zeros=pattern is not None)
         integers = quantize.run(given, QuantizeStage(stage="quantize"), Silent())
         held = integers.details.get("held_zeros", {"planned": 0, "weights": 1})
