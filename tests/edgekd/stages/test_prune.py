@@ -200,6 +200,7 @@ def test_a_block_without_units_of_its_own_is_not_free_by_importance(tmp_path: Pa
 # -- transformers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_loses_heads_neurons_or_layers(tmp_path: Path) -> None:
     make, (shape,) = PRUNABLE["vit"]
     state = made(build(make), shape, tmp_path)
@@ -352,6 +353,7 @@ def test_training_that_the_model_does_not_allow_is_refused(state: CompressionSta
 # -- training and words ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_step_is_trained_and_the_last_one_longest(state: CompressionState) -> None:
     training = TRAINING.model_copy(update={"epochs": 3})
     after = run(state, macs=0.5, steps=2, step_epochs=2, distill=training)

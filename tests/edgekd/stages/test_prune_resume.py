@@ -126,7 +126,7 @@ def flipped(content: bytes) -> bytes:
         ("prune-2.pt2", flipped),
         pytest.param("prune-2.pt2", None, marks=pytest.mark.slow),
         pytest.param("prune-2.json", flipped, marks=pytest.mark.slow),
-        ("prune-2.json", lambda content: content[:-9]),
+        pytest.param("prune-2.json", lambda content: content[:-9], marks=pytest.mark.slow),
         pytest.param("prune-2.json", None, marks=pytest.mark.slow),
     ],
 )
@@ -151,6 +151,7 @@ def test_a_damaged_file_is_left_alone_with_a_note(
     assert "prune: goes on behind the choice of step 1 of an earlier run" in progress.notes
 
 
+@pytest.mark.slow
 def test_without_a_key_nothing_is_written(state: CompressionState, whole: CompressionState) -> None:
     assert state.cache is not None
     after = prune.run(replace(state, key=None), OPTIONS, Silent())
