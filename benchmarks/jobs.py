@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +54,26 @@ def state_of(job: Job, *, classification: bool = True) -> CompressionState:
         seed=job.recipe.seed,
         classification=classification,
     )
+
+
+def print_peak_memory(step: Callable[[], None]) -> None:
+    """Run a step a few times and print the largest resident set meanwhile, in bytes (Linux).
+
+    The peak of what came before, such as opening the data, is forgotten. ``getrusage`` would not
+    do: its peak counts that, and even what the parent process held when it started this one.
+    """
+    Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(5):
+        step()
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(lines["VmHWM"].split()[0]) * 1024)
+
+
+def peak_memory(benchmark: str, name: str) -> int:
+    """Return what ``python -m benchmarks.BENCHMARK ... --memory-of NAME`` prints."""
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *sys.argv[1:], "--memory-of", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    return int(done.stdout.split()[-1])
 
 
 def time_in_turns(steps: Steps, rounds: int) -> dict[str, list[float]]:

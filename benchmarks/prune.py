@@ -18,10 +18,7 @@ Finished stages are in the cache, so the same command goes on where it was stopp
 from __future__ import annotations
 
 import argparse
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -33,7 +30,13 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from benchmarks.jobs import add_model_options, open_job, time_in_turns
+from benchmarks.jobs import (
+    add_model_options,
+    open_job,
+    peak_memory,
+    print_peak_memory,
+    time_in_turns,
+)
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import measure
 from edgekd.cache import step_key
@@ -80,10 +83,7 @@ def main() -> None:
     more = {"unlabeled": options.unlabeled, "cache": options.cache}
     job = open_job(options, options.seed, **more)
     if options.memory_of is not None:
-        step = _training_steps(job, options)[options.memory_of]
-        for _ in range(5):
-            step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        print_peak_memory(_training_steps(job, options)[options.memory_of])
         return
     _print_models(job, _rows(job, options, _Notes()), options)
     if options.rounds_of_steps:
@@ -237,7 +237,7 @@ def _print_steps(job: Job, options: argparse.Namespace) -> None:
     print(f"{'':26}{'ms':>8}{'against the first':>20}{'peak memory':>14}")
     for name, values in times.items():
         ratio = float(np.median(np.asarray(values) / plain))
-        memory = f"{_peak_memory(name) / 2**20:.0f} MiB"
+        memory = f"{peak_memory('prune', name) / 2**20:.0f} MiB"
         print(f"{name:26}{1e3 * statistics.median(values):8.0f}{ratio:19.2f}x{memory:>14}")
 
 
@@ -290,13 +290,6 @@ def _same(student: fx.GraphModule, teacher: fx.GraphModule, name: str) -> bool:
         for module in (student, teacher)
     ]
     return bool(shapes[0] == shapes[1])
-
-
-def _peak_memory(name: str) -> int:
-    """Return the largest resident set, in bytes, of a process of its own that runs such steps."""
-    command = [sys.executable, "-m", "benchmarks.prune", *sys.argv[1:], "--memory-of", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    return int(done.stdout.split()[-1])
 
 
 if __name__ == "__main__":

@@ -19,10 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +30,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from benchmarks.jobs import add_model_options, open_job, state_of, time_in_turns
+from benchmarks.jobs import (
+    add_model_options,
+    open_job,
+    peak_memory,
+    print_peak_memory,
+    state_of,
+    time_in_turns,
+)
 from edgekd.algorithms.kd_loss import kl_loss
 from edgekd.data.loader import batches
 from edgekd.data.samples import Samples
@@ -69,7 +73,7 @@ def main() -> None:
     """Print both tables, or run the steps whose memory is asked for."""
     options = _options()
     if options.memory_of is not None:
-        _run_for_memory(options)
+        print_peak_memory(_step(state_of(open_job(options, 0)), options, options.memory_of))
         return
     cells = _Cells(options.results)
     _print_quality(options, cells)
@@ -234,7 +238,7 @@ def _print_costs(options: argparse.Namespace) -> None:
     print(f"{'':34}{'ms':>10}{'vs logit KD':>13}{'peak memory':>14}")
     for loss, values in times.items():
         ratio = float(np.median(np.asarray(values) / np.asarray(times[PLAIN])))
-        peak = _peak_memory(loss)
+        peak = peak_memory("sparsify", loss)
         print(
             f"{loss:34}{1e3 * statistics.median(values):10.1f}{ratio:12.2f}x"
             f"{peak / 2**20:10.0f} MiB",
@@ -274,22 +278,6 @@ def _step(
         hold(1)
 
     return step
-
-
-def _run_for_memory(options: argparse.Namespace) -> None:
-    step = _step(state_of(open_job(options, 0)), options, options.memory_of)
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading (Linux)
-    for _ in range(5):
-        step()
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(int(lines["VmHWM"].split()[0]) * 1024)
-
-
-def _peak_memory(loss: str) -> int:
-    """Return the largest resident set, in bytes, of a process of its own while it runs steps."""
-    command = [sys.executable, "-m", "benchmarks.sparsify", *sys.argv[1:], "--memory-of", loss]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    return int(done.stdout.split()[-1])
 
 
 if __name__ == "__main__":

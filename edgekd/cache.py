@@ -7,6 +7,7 @@ folder appears by a rename when it is complete, so a killed process leaves no ha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -39,6 +40,20 @@ def step_key(parts: Mapping[str, Any]) -> str:
     """Return the key of plain JSON data, whatever the order of its entries."""
     text = json.dumps(parts, sort_keys=True, allow_nan=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def replace_file(path: Path, *parts: bytes | memoryview) -> None:
+    """Give ``path`` its content at once, its folder too; raises OSError and leaves nothing else."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            for part in parts:
+                file.write(part)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # it is the first error that counts
+            temporary.unlink(missing_ok=True)
 
 
 class StepCache:

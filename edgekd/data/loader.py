@@ -22,14 +22,17 @@ def batches(
     batch_size: int,
     *,
     order: np.random.Generator | None = None,
+    limit: int | None = None,
 ) -> Iterator[Batch]:
     """Yield ``(inputs, targets)``; shuffled by ``order`` if given, else in the samples' order.
 
     Inputs are preprocessed and come in the order of ``spec.inputs``; targets are None when the
     data has none. The last batch may be smaller, but when shuffling a rest of one sample is
-    dropped, since one sample has no batch statistics.
+    dropped, since one sample has no batch statistics. After ``limit`` samples, if given, it ends.
     """
-    for _, inputs, targets in indexed_batches(dataset, samples, spec, batch_size, order=order):
+    for _, inputs, targets in indexed_batches(
+        dataset, samples, spec, batch_size, order=order, limit=limit
+    ):
         yield inputs, targets
 
 
@@ -41,12 +44,14 @@ def indexed_batches(
     *,
     order: np.random.Generator | None = None,
     skip: int = 0,
+    limit: int | None = None,
 ) -> Iterator[tuple[Indices, tuple[Tensor, ...], Tensor | None]]:
     """Yield what ``batches`` does, and before it the places of the batch in ``samples``.
 
     The first ``skip`` batches are left out, without reading their samples.
     """
     indices = np.arange(len(samples)) if order is None else order.permutation(len(samples))
+    indices = indices[:limit]
     for start in range(skip * batch_size, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         if order is not None and start and len(chosen) == 1 < batch_size:

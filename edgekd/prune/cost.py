@@ -67,7 +67,7 @@ class CostModel:
         self._linear: dict[frozenset[str], tuple[float, dict[str, float]]] = {}
         self._rate = 0.0
         if measured_us is not None:
-            self._fit(measured_us)
+            self.fit(measured_us)
 
     @property
     def source(self) -> Source:
@@ -130,8 +130,8 @@ class CostModel:
         self.scale *= factor
         return factor
 
-    def _fit(self, measured_us: float) -> None:
-        """Give the other operations what the layers leave of the measured latency."""
+    def fit(self, measured_us: float) -> None:
+        """Give the other operations what the layers leave of the whole program's latency."""
         left = measured_us - self.microseconds({})
         elements = self._elements({}, frozenset())
         if left > 0 and elements:

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from edgekd.bench.layers import VERSION, LayerShape, time_layers
 from edgekd.bench.machine import fingerprint
+from edgekd.cache import replace_file
 from edgekd.export.layer_models import layer_model
 from edgekd.progress import Progress
 
@@ -60,13 +61,9 @@ class LayerTable:
         return sorted(self.folder.glob("*.json"), reverse=True)  # the first name has the last word
 
     def _store(self, shapes: list[LayerShape]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         layers = [{"shape": s.to_dict(), "microseconds": self._times[s]} for s in shapes]
-        name = secrets.token_hex(8)
-        temporary = self.folder / f".{name}"
         text = json.dumps({**self.conditions, "layers": layers}, indent=1, allow_nan=False)
-        temporary.write_text(text, "utf-8")
-        temporary.rename(self.folder / f"{name}.json")
+        replace_file(self.folder / f"{secrets.token_hex(8)}.json", text.encode("utf-8"))
 
 
 def _read(path: Path) -> Iterator[tuple[LayerShape, float]]:

@@ -147,13 +147,10 @@ def _some_samples(
     inputs: list[tuple[Tensor, ...]] = []
     labels: list[Tensor] = []
     for found, targets in batches(
-        state.data, state.data.validation, state.spec, BATCH, order=order
+        state.data, state.data.validation, state.spec, BATCH, order=order, limit=limit
     ):
-        room = limit - BATCH * len(inputs)
-        if room <= 0:
-            break
-        inputs.append(tuple(tensor[:room] for tensor in found))
-        labels += [] if targets is None else [targets[:room]]
+        inputs.append(found)
+        labels += [] if targets is None else [targets]
     return inputs, torch.cat(labels) if labels else None
 
 

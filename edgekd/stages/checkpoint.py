@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from edgekd.cache import replace_file
 from edgekd.progress import Progress
 
 INTERVAL = 30.0  # seconds between two checkpoints, at least
@@ -88,16 +87,9 @@ class Checkpoint:
             {"start": self._start, "loop": loop, "parts": parts, "tensors": tensors}, content
         )
         digest = hashlib.sha256(content.getbuffer()).hexdigest()
-        temporary = self.path.with_suffix(f".{os.getpid()}")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(digest.encode("ascii"))
-                file.write(content.getbuffer())
-            temporary.replace(self.path)
+            replace_file(self.path, digest.encode("ascii"), content.getbuffer())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             self._progress.note(f"{self._title}: no checkpoint could be stored ({error.strerror})")
 
     def _read(self) -> dict[str, Any] | None:

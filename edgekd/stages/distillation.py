@@ -48,7 +48,7 @@ def schedule_of(state: CompressionState, options: Distill) -> Schedule:
     """Return the schedule that ``distill`` trains by; its ``steps`` is the number of steps."""
     optimizer: Literal["adamw", "sgd"]
     if options.optimizer == "auto":
-        # Adaptive rates serve transformers; networks with batch norms end better with SGD.
+        # As such networks are usually trained: transformers with adaptive rates.
         optimizer = "sgd" if batch_norms(state.model) else "adamw"
     else:
         optimizer = options.optimizer

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import fx
 
 from edgekd.bench.machine import runs_here
 from edgekd.device import DeviceProfile
 from edgekd.errors import StageError
-from edgekd.graph.batchnorm_mode import reestimate_batch_norm
 from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone
 from edgekd.graph.taps import Tap, matching_taps
@@ -20,11 +20,13 @@ from edgekd.prune.cost import CostModel
 from edgekd.prune.groups import Dependencies, Group, Locked
 from edgekd.prune.residual import residual_blocks
 from edgekd.recipe import PruneStage
-from edgekd.stages.distillation import check_distillation, distill
+from edgekd.stages.distillation import check_distillation, distill, reestimate_statistics
 from edgekd.stages.prune_resume import Position, store, take_up
 from edgekd.stages.prune_ruler import Ruler, check_times, open_ruler
-from edgekd.stages.prune_step import drops_blocks, narrow, samples
+from edgekd.stages.prune_step import drops_blocks, narrow
 from edgekd.state import CompressionState
+
+BATCH = 64  # of the samples that the statistics of batch norms are taken from
 
 
 def requires(state: CompressionState, options: PruneStage) -> None:
@@ -104,7 +106,7 @@ def run(state: CompressionState, options: PruneStage, progress: Progress) -> Com
                 title=f"prune: step {count} of {options.steps}",
                 last=count == options.steps,
             )
-            reestimate_batch_norm(found.module, samples(state, len(state.data.calibration), 64))
+            reestimate_statistics(state, found.module, BATCH, torch.device("cpu"))
             position = store(state, Position(count, ruler.gain, found, steps), progress)
         module, taps = position.narrowed.module, position.narrowed.taps
         training = _recover(state, options, count, teacher, module, taps, progress)

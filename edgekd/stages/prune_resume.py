@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from edgekd.cache import replace_file
 from edgekd.errors import ModelError
 from edgekd.graph.program import to_module, to_program
 from edgekd.graph.taps import Tap
@@ -53,8 +53,7 @@ def store(state: CompressionState, position: Position, progress: Progress) -> Po
     torch.export.save(to_program(narrowed.module, state.example), content)
     program, facts = _paths(state, position.count)
     try:
-        program.parent.mkdir(parents=True, exist_ok=True)
-        _write(program, content.getvalue())
+        replace_file(program, content.getvalue())
         module = _open(program)
         names = renamed(narrowed.module, module)
         narrowed = Narrowed(module, follow(narrowed.taps, names, {}), narrowed.record)
@@ -65,7 +64,7 @@ def store(state: CompressionState, position: Position, progress: Progress) -> Po
             "finished": position.finished,
         }
         digest = _digest(content.getvalue(), plain)
-        _write(facts, json.dumps({"sha256": digest, **plain}).encode())
+        replace_file(facts, json.dumps({"sha256": digest, **plain}).encode())
     except OSError as error:
         progress.note(f"prune: step {position.count} could not be stored ({error.strerror})")
         return position
@@ -108,16 +107,6 @@ def _open(path: Path) -> torch.fx.GraphModule:
     program = open_model(path).program
     assert program is not None
     return to_module(program)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Give ``path`` its content at once."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _digest(program: bytes, facts: dict[str, Any]) -> str:

@@ -35,7 +35,6 @@ class Scale:
     """A program's cost for any choice, and the original's cost on the same scale."""
 
     cost_of: CostOf
-    current: float
     original: float
     layers_timed: int
 
@@ -68,12 +67,13 @@ class Ruler:
         if self.source != "measured":
             cost_of = _counted(self.options, CostModel(module, dependencies, example, self.times))
             original = _counted(self.options, self.original_model)({}, _NONE)
-            return Scale(cost_of, cost_of({}, _NONE), original, 0)
+            return Scale(cost_of, original, 0)
         original_us, current_us = self.latencies(module)
-        shapes = CostModel(module, dependencies, example, self.times).shapes(widths)
-        self.times.times(shapes)
-        model = CostModel(module, dependencies, example, self.times, measured_us=current_us)
-        return Scale(model.microseconds, current_us, original_us, len(shapes))
+        model = CostModel(module, dependencies, example, self.times)
+        shapes = model.shapes(widths)
+        self.times.times(shapes)  # in one go, which takes one process
+        model.fit(current_us)
+        return Scale(model.microseconds, original_us, len(shapes))
 
     def latencies(self, module: fx.GraphModule) -> tuple[float, float]:
         """Return microseconds of the original and of ``module``, timed against each other.

@@ -146,9 +146,5 @@ def _summary(weighed: Weighed, choice: Choice) -> str:
 
 def samples(state: CompressionState, limit: int, size: int) -> Iterator[Inputs]:
     """Yield batches of the first ``limit`` calibration samples."""
-    done = 0
-    for inputs, _ in batches(state.data, state.data.calibration, state.spec, size):
-        if done >= limit:
-            return
-        yield tuple(tensor[: limit - done] for tensor in inputs)
-        done += size
+    for inputs, _ in batches(state.data, state.data.calibration, state.spec, size, limit=limit):
+        yield inputs

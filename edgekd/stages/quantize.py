@@ -256,12 +256,9 @@ def _calibration(
     steps = -(-min(limit, len(state.data.calibration)) // size) * passes
 
     def one_pass() -> Iterator[Inputs]:
-        found = batches(state.data, state.data.calibration, state.spec, size)
-        for done, (inputs, _) in enumerate(found):
-            room = limit - size * done
-            if room <= 0:
-                return
-            yield tuple(tensor[:room] for tensor in inputs)
+        found = batches(state.data, state.data.calibration, state.spec, size, limit=limit)
+        for inputs, _ in found:
+            yield inputs
             advance(1)
 
     with progress.task(f"quantize: {title}", steps) as advance:

@@ -137,11 +137,9 @@ def _first_masks(
     with progress.task("sparsify: SparseGPT", -(-count // BATCH) + len(choice.layers)) as advance:
 
         def inputs() -> Iterator[Inputs]:
-            found = batches(state.data, state.data.calibration, state.spec, BATCH)
-            for done, (batch, _) in enumerate(found):
-                if (room := count - BATCH * done) <= 0:
-                    return
-                yield tuple(tensor[:room] for tensor in batch)
+            found = batches(state.data, state.data.calibration, state.spec, BATCH, limit=count)
+            for batch, _ in found:
+                yield batch
                 advance(1)
 
         return prune_second_order(student, choice.weights, pattern, inputs(), advance)
