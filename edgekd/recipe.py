@@ -188,8 +188,69 @@ class SparsifyStage(Settings):
     distill: Recovery | None = Recovery()
 
 
+class ExitHeads(Distill):
+    """Training of the exits' heads against the final output of the model that they sit on.
+
+    The keys are those of ``distill`` in a quantize stage. ``feature_weight`` compares what a head
+    makes of its tensor with the last tensor between two blocks, where the sizes agree.
+    """
+
+    epochs: Count = 5
+    max_steps: Count = 20000
+    batch_size: Count = 128
+    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
+    learning_rate: Annotated[Number, Field(gt=0)] | None = None
+
+
+class OperatingPoint(Settings):
+    """What early exits may cost: ``max_drop`` points of accuracy below the model without them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    max_drop: Annotated[Number, Field(ge=0)]
+
+
+class EarlyExitStage(Settings):
+    """Heads in the middle of a classifier, at which sure samples leave.
+
+    ``at`` names the modules behind which a head is put (``*`` for any name between two dots);
+    without it, ``candidates`` places are taken at about equal latency. ``head``: ``linear`` is
+    pooling and one layer, ``conv`` convolutions, ``attention`` self-attention of a part of the
+    tokens; ``auto`` takes what fits the tensor and its depth. ``joint`` trains backbone and heads
+    together against the original; null leaves the backbone as it is, to the last bit. Then
+    ``heads`` trains the heads alone. With ``auxiliary`` they serve the training only, and the model
+    comes out without exits.
+
+    Thresholds on ``confidence`` (largest probability, margin between the two largest, or 1 minus
+    the normalised entropy) are chosen for every one of ``operating_points``, the first of which is
+    the default. What such a point promises is tested at the level ``certainty``.
+    """
+
+    stage: Literal["early_exit"]
+    at: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    candidates: Annotated[int, Field(ge=1, le=6, strict=True)] = 4
+    head: Literal["auto", "linear", "conv", "attention"] = "auto"
+    joint: Recovery | None = Recovery(feature_weight=0.0)
+    heads: ExitHeads | None = ExitHeads()
+    auxiliary: Annotated[bool, Field(strict=True)] = False
+    confidence: Literal["probability", "margin", "entropy"] = "probability"
+    operating_points: Annotated[tuple[OperatingPoint, ...], Field(min_length=1)] = (
+        OperatingPoint(name="default", max_drop=0.5),
+        OperatingPoint(name="fast", max_drop=2.0),
+    )
+    certainty: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+
+    @model_validator(mode="after")
+    def _some_training(self) -> Self:
+        if self.joint is None and (self.heads is None or self.auxiliary):
+            raise ValueError("'joint' is null, so that nothing would be trained")
+        names = [point.name for point in self.operating_points]
+        if len(set(names)) != len(names) or "full" in names:
+            raise ValueError("operating_points need different names, other than 'full'")
+        return self
+
+
 Stage: TypeAlias = Annotated[
-    PruneStage | SparsifyStage | QuantizeStage, Field(discriminator="stage")
+    PruneStage | SparsifyStage | EarlyExitStage | QuantizeStage, Field(discriminator="stage")
 ]
 
 
@@ -276,11 +337,13 @@ def check_recipe(recipe: Recipe, profile: DeviceProfile) -> None:
 
 
 def _order_mistakes(kinds: list[str]) -> list[str]:
-    """Name what is out of place: prune, then sparsify, then quantize, each at most once."""
+    """Name what is out of place: prune, then sparsify, then the others, each at most once."""
     reasons = {
         ("quantize", "prune"): "prune trains in float, and quantize fixes the weights to a grid",
         ("quantize", "sparsify"): "sparsify trains in float, and quantize fixes the weights' grid",
         ("sparsify", "prune"): "taking out channels would break the pattern of zeros",
+        ("early_exit", "prune"): "heads are made for the widths that they find",
+        ("early_exit", "sparsify"): "heads learn from the tensors that they find",
     }
     mistakes = []
     for index, kind in enumerate(kinds):
