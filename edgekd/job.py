@@ -29,6 +29,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe import (
     DATA_FREE,
     PRUNED,
+    EarlyExitStage,
     PruneStage,
     QuantizeStage,
     Recipe,
@@ -36,6 +37,7 @@ from edgekd.recipe import (
     Stage,
     check_recipe,
     load_recipe,
+    trainings,
     with_prune_budget,
 )
 from edgekd.runtime import openvino
@@ -143,13 +145,20 @@ class Job:
                 "preprocessing": self.data.preprocessing and self.data.preprocessing.to_dict(),
                 "profile": self.profile.model_dump(mode="json", include=_DECIDING_FIELDS),
                 "seed": self.recipe.seed,
-                "stages": [s.model_dump(mode="json") for s in self.recipe.stages[:stage_count]],
+                "stages": [_settings(s) for s in self.recipe.stages[:stage_count]],
                 "versions": versions(),
                 "machine": fingerprint(),
                 "trained_on": training_device().type,
                 "code": code_digest(),
             }
         )
+
+
+def _settings(stage: Stage) -> dict[str, Any]:
+    """Return the settings that decide what a stage makes of a model."""
+    if isinstance(stage, EarlyExitStage):
+        return stage.trained_settings()
+    return stage.model_dump(mode="json")
 
 
 def prepare(request: CompressRequest, progress: Progress | None = None) -> Job:
@@ -238,7 +247,7 @@ def _with_images(draft: Draft, plan: ImagePlan, progress: Progress) -> Job:
         plan,
         draft.cache,
         calibration_samples=_calibration_samples(recipe),
-        trains=any(stage.distill is not None for stage in recipe.stages),
+        trains=any(trainings(stage) for stage in recipe.stages),
         preprocessing=_image_preprocessing(request, plan.shape[0]),
     )
     return Job(request, draft.profile, recipe, plan.loaded, data, draft.cache, record)
@@ -293,6 +302,8 @@ def _samples(stage: Stage) -> int:
             return stage.calibration.samples
         case SparsifyStage() | PruneStage():
             return stage.samples
+        case EarlyExitStage():
+            return 512  # they judge whether a training helped
         case _:
             assert_never(stage)
 

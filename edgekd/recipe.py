@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
 from pydantic import Field, model_validator
@@ -239,6 +239,11 @@ class EarlyExitStage(Settings):
     )
     certainty: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
 
+    def trained_settings(self) -> dict[str, Any]:
+        """Return what decides the model that comes out: all but what thresholds are chosen by."""
+        chosen_later = {"confidence", "operating_points", "certainty"}
+        return self.model_dump(mode="json", exclude=chosen_later)
+
     @model_validator(mode="after")
     def _some_training(self) -> Self:
         if self.joint is None and (self.heads is None or self.auxiliary):
@@ -247,6 +252,13 @@ class EarlyExitStage(Settings):
         if len(set(names)) != len(names) or "full" in names:
             raise ValueError("operating_points need different names, other than 'full'")
         return self
+
+
+def trainings(stage: Stage) -> list[Distill]:
+    """Return the trainings of a stage, none for one that only rewrites."""
+    if isinstance(stage, EarlyExitStage):
+        return [training for training in (stage.joint, stage.heads) if training is not None]
+    return [] if stage.distill is None else [stage.distill]
 
 
 Stage: TypeAlias = Annotated[
@@ -331,6 +343,12 @@ def check_recipe(recipe: Recipe, profile: DeviceProfile) -> None:
             keys = ", ".join(PRUNE_BUDGETS)
             mistakes.append(
                 f"stages[{index}]: prune needs a budget: {keys}; or --speedup or --latency-ms"
+            )
+        behind = {earlier.stage for earlier in recipe.stages[:index]}
+        if isinstance(stage, EarlyExitStage) and stage.joint and "quantize" in behind:
+            mistakes.append(
+                f"stages[{index}]: early_exit behind quantize needs 'joint: null', since training "
+                "would take the backbone off its grid; or put it before quantize"
             )
     if mistakes:
         raise RecipeError(f"recipe {recipe.name} for {profile.name}: {'; '.join(mistakes)}")

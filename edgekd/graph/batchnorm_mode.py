@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, fx
@@ -11,17 +11,19 @@ from edgekd.graph.batchnorm import batch_norms
 from edgekd.graph.taps import with_outputs
 from edgekd.graph.tensors import constant
 
+Frozen = Collection[str]  # names of stored tensors that are not to change
+
 
 def train_batch_norm(
-    module: fx.GraphModule, on: bool, *, momentum: float | None = None
+    module: fx.GraphModule, on: bool, *, momentum: float | None = None, frozen: Frozen = ()
 ) -> fx.GraphModule:
-    """Switch all batch norms of ``module`` in place, and return it.
+    """Switch all batch norms of ``module`` in place, and return it; not those that are ``frozen``.
 
     When ``on`` they normalise by the statistics of the batch and update the running ones, with
     ``momentum`` or else their own. A norm of momentum 0 (a cumulative average when it was
     traced) takes 0.1, torch's default.
     """
-    for norm in batch_norms(module):
+    for norm in _changing(module, frozen):
         arguments = list(norm.args)
         arguments[5] = on
         if on:
@@ -31,8 +33,15 @@ def train_batch_norm(
     return module
 
 
+def _changing(module: fx.GraphModule, frozen: Frozen) -> list[fx.Node]:
+    """Return the batch norms whose running mean is not among the frozen tensors."""
+    return [n for n in batch_norms(module) if str(n.args[3].target) not in frozen]  # type: ignore
+
+
 @torch.no_grad()
-def reestimate_batch_norm(module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]]) -> int:
+def reestimate_batch_norm(
+    module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...]], *, frozen: Frozen = ()
+) -> int:
     """Set the running statistics to those of ``batches`` under the weights as they are now.
 
     ``batches`` are the program's inputs, on its device; every batch norm sees the batch
@@ -43,10 +52,10 @@ def reestimate_batch_norm(module: fx.GraphModule, batches: Iterable[tuple[Tensor
     mean_b^2] - mean^2``, the moments of all samples together. Source: Wu & Johnson, "Rethinking
     'Batch' in BatchNorm", arXiv 2105.07576, section 3 ("PreciseBN").
     """
-    norms = batch_norms(module)
+    norms = _changing(module, frozen)
     if not norms:
         return 0
-    trained = train_batch_norm(with_outputs(module, []), True, momentum=1.0)
+    trained = train_batch_norm(with_outputs(module, []), True, momentum=1.0, frozen=frozen)
     stored = [(constant(module, norm.args[3]), constant(module, norm.args[4])) for norm in norms]
     sums = [
         (torch.zeros_like(m, dtype=torch.float64), torch.zeros_like(v, dtype=torch.float64))

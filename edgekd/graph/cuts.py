@@ -7,22 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, fx
 
+from edgekd.graph.layers import is_grid_step, stored_weight
 from edgekd.graph.tensors import constant, is_float_tensor, is_op
 
 aten = torch.ops.aten
 
-_LAYERS = (
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.conv1d.padding,
-    aten.conv2d.padding,
-    aten.conv3d.padding,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.linear.default,
-    aten.matmul.default,
-)
 _NORMS = (
     aten.batch_norm.default,
     aten.layer_norm.default,
@@ -101,24 +90,21 @@ def block_ends(module: fx.GraphModule) -> list[fx.Node]:
     ends: list[fx.Node] = []
     for cut in cuts(module):
         start = position[ends[-1]] + 1 if ends else 0
-        if any(is_layer(module, node) for node in nodes[start : position[cut] + 1]):
+        if any(
+            stored_weight(module, node) is not None for node in nodes[start : position[cut] + 1]
+        ):
             ends.append(cut)
-        elif ends and _finishes(ends[-1], cut):
+        elif ends and is_finish(ends[-1], cut):
             ends[-1] = cut
     return [end for end in ends if end not in outputs]
 
 
-def is_layer(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Tell whether ``node`` is a convolution or linear layer with a stored weight."""
-    return is_op(node, *_LAYERS) and any(
-        constant(module, operand) is not None for operand in node.args[:2]
-    )
-
-
-def _finishes(end: fx.Node, node: fx.Node) -> bool:
-    """Tell whether ``node`` is a norm or an activation of ``end``."""
+def is_finish(end: fx.Node, node: fx.Node) -> bool:
+    """Tell whether ``node`` is a norm or an activation of ``end``, or its value on a grid."""
+    if is_grid_step(node) and is_grid_step(node.args[0]) and node.args[0] is not end:
+        return is_finish(end, node.args[0])  # type: ignore[arg-type]  # dequantized again
     reads = [n for n in node.all_input_nodes if n.op != "get_attr"]
-    return reads == [end] and is_op(node, *_NORMS, *_ACTIVATIONS)
+    return reads == [end] and (is_op(node, *_NORMS, *_ACTIVATIONS) or is_grid_step(node))
 
 
 def _is_stored_float(module: fx.GraphModule, node: fx.Node) -> bool:

@@ -80,7 +80,7 @@ def feature_names(module: fx.GraphModule, patterns: Sequence[str] = ()) -> list[
     """
     if not patterns:
         return [node.name for node in block_ends(module)]
-    outputs = _module_outputs(module)
+    outputs = module_outputs(module)
     chosen: dict[fx.Node, None] = {}
     for pattern in patterns:
         fitting = [path for path in outputs if _fits(path, pattern)]
@@ -103,7 +103,7 @@ def matching_taps(
     return [Tap(name, name) for name in feature_names(teacher, patterns) if name in there]
 
 
-def _module_outputs(module: fx.GraphModule) -> dict[str, fx.Node]:
+def module_outputs(module: fx.GraphModule) -> dict[str, fx.Node]:
     """Return the last float tensor of every module, by path."""
     found: dict[str, fx.Node] = {}
     for node in module.graph.nodes:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
 from edgekd.graph.canonical import is_selection
-from edgekd.graph.tensors import constant, is_op, layer_name, shape_of
+from edgekd.graph.layers import layer_macs
+from edgekd.graph.tensors import constant, is_op, layer_name
 from edgekd.sparse.patterns import Pattern, misfit
 
 aten = torch.ops.aten
@@ -69,7 +69,7 @@ def choose_layers(module: fx.GraphModule, pattern: Pattern, *, keep_ends: bool) 
             dense[name] = reason
         else:
             layers.append(_layer(module, name, nodes))
-    macs = sum(_macs(module, node) for nodes in calls.values() for node in nodes)
+    macs = sum(layer_macs(module, node) for nodes in calls.values() for node in nodes)
     return Choice(tuple(layers), dense, macs)
 
 
@@ -112,12 +112,5 @@ def _layer(module: fx.GraphModule, name: str, nodes: list[fx.Node]) -> SparseLay
     read = nodes[0].args[1]
     assert isinstance(read, fx.Node)
     outputs, inputs = weight_of(module, nodes[0]).shape[:2]
-    macs = sum(_macs(module, node) for node in nodes)
+    macs = sum(layer_macs(module, node) for node in nodes)
     return SparseLayer(name, str(read.target), outputs, inputs * groups_of(nodes[0]), macs)
-
-
-def _macs(module: fx.GraphModule, node: fx.Node) -> int:
-    """Each output value takes as many as one filter has weights."""
-    shape = shape_of(node)
-    assert shape is not None
-    return math.prod(int(size) for size in shape[1:]) * weight_of(module, node)[0].numel()

@@ -11,8 +11,8 @@ from typing import assert_never
 
 from edgekd.device import DeviceProfile
 from edgekd.progress import Progress
-from edgekd.recipe import PruneStage, QuantizeStage, SparsifyStage, Stage
-from edgekd.stages import prune, quantize, sparsify
+from edgekd.recipe import EarlyExitStage, PruneStage, QuantizeStage, SparsifyStage, Stage
+from edgekd.stages import early_exit, prune, quantize, sparsify
 from edgekd.state import CompressionState
 
 
@@ -25,6 +25,8 @@ def requires(state: CompressionState, stage: Stage) -> None:
             sparsify.requires(state, stage)
         case PruneStage():
             prune.requires(state, stage)
+        case EarlyExitStage():
+            early_exit.requires(state, stage)
         case _:
             assert_never(stage)
 
@@ -38,6 +40,8 @@ def run(state: CompressionState, stage: Stage, progress: Progress) -> Compressio
             return sparsify.run(state, stage, progress)
         case PruneStage():
             return prune.run(state, stage, progress)
+        case EarlyExitStage():
+            return early_exit.run(state, stage, progress)
         case _:
             assert_never(stage)
 
@@ -51,6 +55,8 @@ def describe(stage: Stage, profile: DeviceProfile) -> str:
             return sparsify.describe(stage, profile)
         case PruneStage():
             return prune.describe(stage, profile)
+        case EarlyExitStage():
+            return early_exit.describe(stage)
         case _:
             assert_never(stage)
 
@@ -63,7 +69,7 @@ def uses_budget(stage: Stage) -> bool:
     match stage:
         case QuantizeStage():
             return True
-        case SparsifyStage() | PruneStage():
+        case SparsifyStage() | PruneStage() | EarlyExitStage():
             return False
         case _:
             assert_never(stage)

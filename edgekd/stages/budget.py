@@ -113,7 +113,7 @@ def cheapest_first(rows: list[LayerDamage]) -> list[LayerDamage]:
 
 
 def _holds(state: CompressionState, model: fx.GraphModule, progress: Progress) -> bool:
-    exported = export_for(state.profile, model, state.example, state.spec)
+    exported = export_for(state.profile, model, state.example, state.full_spec)
     predict = onnx_predictor(exported.here, state.spec, state.profile.runtime)
     outputs, targets = predict_all(predict, state.data, state.data.validation, state.spec, progress)
     found = compare_outputs(outputs, state.original_outputs, targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -78,6 +78,9 @@ def distill(
     batch_statistics: bool = True,
     undo: bool = True,
     device: torch.device | None = None,
+    exit_weights: Sequence[float] = (),
+    self_taught: bool = False,
+    frozen: Collection[str] = (),
 ) -> dict[str, Any]:
     """Train ``student`` in place against the teacher; return details for the report.
 
@@ -90,6 +93,11 @@ def distill(
     ``after_step`` is called behind every optimiser step with the number of steps done (from 1),
     and once more in the end; it may change the student's parameters (masks). ``carried`` are
     tensors that it changes: a checkpoint holds them too, and brings them back in place.
+
+    ``exit_weights`` has a number for each early exit of the student, whose logits stand behind its
+    own outputs: the weight of its loss where the final one's is 1. When ``self_taught``, exits
+    learn from the student's own final outputs, which then do not learn, and ``original`` is not
+    asked. ``frozen`` names stored tensors that stay as they are: no gradient, no new statistics.
 
     Training runs on ``device``, by default ``training_device()``; the student comes back to the
     CPU. With ``ema`` the averaged weights take the place of the last. The loss on the calibration
@@ -106,6 +114,9 @@ def distill(
         fold_batch_norm(teacher)
     for module in (student, original, teacher):
         move(module, device)
+    learns = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(learns[name] and name not in frozen)
     before = copy.deepcopy(student.state_dict())
 
     def loss_in(*, training: bool) -> Loss:
@@ -118,12 +129,19 @@ def distill(
             original=original,
             mixed_precision=training and options.mixed_precision,
             batch_statistics=training and batch_statistics,
+            exit_weights=exit_weights,
+            self_taught=self_taught,
+            frozen=frozen,
         )
 
     judge = loss_in(training=False)  # what is deployed has no 16-bit floats
     held_out = [held_out_loss(state, judge, device)]
     schedule = schedule_of(state, options)
-    known = teacher_outputs(state, teacher, options, schedule, progress, device=device, title=title)
+    known = None
+    if not self_taught:
+        known = teacher_outputs(
+            state, teacher, options, schedule, progress, device=device, title=title
+        )
     average = None if options.ema is None else _average(student, options.ema)
     passes = Passes(state, options, known, device)
     parts: dict[str, Restorable] = {"student": student, "passes": passes}
@@ -156,13 +174,15 @@ def distill(
         student.load_state_dict(average.module.state_dict())
     after_step(schedule.steps)
     if batch_statistics:
-        reestimate_statistics(state, student, options.batch_size, device)
+        reestimate_statistics(state, student, options.batch_size, device, frozen=frozen)
     held_out.append(held_out_loss(state, judge, device))
     kept = not undo or held_out[1] <= held_out[0]
     if not kept:
         student.load_state_dict(before)
         progress.note(f"{title} did not lower the held-out loss; it was undone")
     move(student, torch.device("cpu"))
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(learns[name])
     return {
         "train_loss": history,
         "held_out_loss": held_out,
@@ -174,11 +194,17 @@ def distill(
 
 
 def reestimate_statistics(
-    state: CompressionState, module: fx.GraphModule, batch_size: int, device: torch.device
+    state: CompressionState,
+    module: fx.GraphModule,
+    batch_size: int,
+    device: torch.device,
+    *,
+    frozen: Collection[str] = (),
 ) -> None:
     """Take the running statistics of all batch norms anew, from training samples as they are.
 
-    ``module`` is on ``device``. At most ``STATISTICS_SAMPLES``, the same for the same seed.
+    ``module`` is on ``device``. At most ``STATISTICS_SAMPLES``, the same for the same seed. Those
+    whose name is ``frozen`` stay.
     """
     if not batch_norms(module):
         return
@@ -190,7 +216,7 @@ def reestimate_statistics(
         for batch in islice(samples, count):
             yield to_device(device, batch)[0]
 
-    reestimate_batch_norm(module, inputs())
+    reestimate_batch_norm(module, inputs(), frozen=frozen)
 
 
 def _average(student: fx.GraphModule, decay: float) -> AveragedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import assert_never
 
@@ -19,7 +19,7 @@ from edgekd.errors import StageError
 from edgekd.graph.batchnorm import batch_norms, fold_batch_norm
 from edgekd.graph.batchnorm_mode import train_batch_norm
 from edgekd.graph.program import clone, output_nodes, output_tensors
-from edgekd.graph.taps import Tap, add_taps, feature_names
+from edgekd.graph.taps import Tap, add_taps, feature_names, with_outputs
 from edgekd.recipe import Distill
 from edgekd.settings import nearest
 from edgekd.state import CompressionState
@@ -100,6 +100,9 @@ def distillation_loss(
     original: fx.GraphModule | None = None,
     mixed_precision: bool = False,
     batch_statistics: bool = False,
+    exit_weights: Sequence[float] = (),
+    self_taught: bool = False,
+    frozen: Collection[str] = (),
 ) -> Loss:
     """Return the loss of a batch: outputs and features against the teacher's, plus labels.
 
@@ -111,48 +114,86 @@ def distillation_loss(
     student's batch norms are in training mode. ``student`` itself is not changed, but shares its
     tensors with what runs; the teacher is a copy with its batch norms folded.
 
+    ``exit_weights`` are for a student with early exits, whose logits stand behind its own outputs:
+    their losses and the final one's are averaged with these weights and 1. With ``self_taught``
+    the teacher is the student's own final output, and only the exits learn; both sides of ``taps``
+    are then in the student. Batch norms that are ``frozen`` (by the name of their running mean)
+    stay in inference mode.
+
     A label of -1 says that the sample has none. Raises StageError if features are asked for and
     there are no taps.
     """
     compare = output_loss(options, classification=classification)
     names = [node.name for node in teacher.graph.nodes if node.op == "placeholder"]
-    outputs_count = len(output_nodes(teacher))
-    original = original or teacher
+    exits = len(exit_weights)
     if options.feature_weight > 0 and not taps:
         raise StageError(
             "'distill.feature_weight' compares what lies between the model's blocks, and this one "
             "cannot be cut into blocks; set it to 0"
         )
     if options.feature_weight == 0:
-        taps, original = (), teacher
-    learner, reference = add_taps(student, original, taps)
-    train_batch_norm(learner, batch_statistics)
-    reference = _folded(reference)
-    separate = None if original is teacher else _folded(teacher)
+        taps = ()
+    own = len(output_nodes(student)) - exits
+    ask: Callable[[Inputs], list[Tensor]] | None = None
+    if self_taught:
+        learner = with_outputs(student, [*(t.student for t in taps), *(t.teacher for t in taps)])
+    else:
+        learner, ask = _with_teacher(student, teacher, original, taps)
+    train_batch_norm(learner, batch_statistics, frozen=frozen)
 
-    @torch.no_grad()
-    def ask(inputs: Inputs) -> list[Tensor]:
-        """Return the teacher's outputs and, behind them, the features."""
-        answers = run(reference, inputs)
-        if separate is not None:
-            answers[:outputs_count] = run(separate, inputs)
-        return answers
+    def answer_loss(answer: Tensor, expected: Tensor, targets: Tensor | None) -> Tensor:
+        """Return the loss of one set of logits, or of the first output where there are none."""
+        found = compare(answer, expected)
+        if options.hard_label_weight > 0 and targets is not None:
+            found = _with_labels(found, answer, targets, options.hard_label_weight)
+        return found
 
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
         with autocast(inputs[0].device, mixed_precision):
-            expected = list(known) or ask(inputs)
             found = run(learner, inputs)
-        total = _compare_outputs(compare, found[:outputs_count], expected[:outputs_count])
-        if options.hard_label_weight > 0 and targets is not None:
-            total = _with_labels(total, found[0], targets, options.hard_label_weight)
+            if ask is not None:
+                expected = list(known) or ask(inputs)
+            else:
+                split = own + exits + len(taps)
+                expected = [value.detach() for value in (*found[:own], *found[split:])]
+        answers, weights = found[own : own + exits], list(exit_weights)
+        others: list[Tensor] = []
+        if not self_taught:
+            answers, weights = [found[0], *answers], [1.0, *weights]
+            pairs = zip(found[1:own], expected[1:own], strict=True)
+            others = [relative_mse_loss(*pair) for pair in pairs]
+        losses = [answer_loss(answer, expected[0], targets) for answer in answers]
+        total = torch.stack([_mean(losses, weights), *others]).sum()
         if options.feature_weight > 0:
             valid = valid_tokens(names, inputs)
-            features = squarehead_loss(found[outputs_count:], expected[outputs_count:], valid)
-            total = total + options.feature_weight * features
+            seen = found[own + exits : own + exits + len(taps)]
+            total = total + options.feature_weight * squarehead_loss(seen, expected[own:], valid)
         return total
 
     return loss
+
+
+def _with_teacher(
+    student: fx.GraphModule,
+    teacher: fx.GraphModule,
+    original: fx.GraphModule | None,
+    taps: Sequence[Tap],
+) -> tuple[fx.GraphModule, Callable[[Inputs], list[Tensor]]]:
+    """Return the student with its features, and what gives the teacher's outputs and features."""
+    original = original if original is not None and taps else teacher
+    learner, reference = add_taps(student, original, taps)
+    reference = _folded(reference)
+    separate = None if original is teacher else _folded(teacher)
+
+    before = len(output_nodes(original))  # its early exits among them
+
+    @torch.no_grad()
+    def ask(inputs: Inputs) -> list[Tensor]:
+        answers = run(reference, inputs)
+        return answers if separate is None else [*run(separate, inputs), *answers[before:]]
+
+    return learner, ask
 
 
 def _folded(teacher: fx.GraphModule) -> fx.GraphModule:
@@ -192,9 +233,7 @@ def run(module: fx.GraphModule, inputs: Inputs) -> list[Tensor]:
     return [o.float() if o.dtype in (torch.float16, torch.bfloat16) else o for o in outputs]
 
 
-def _compare_outputs(
-    compare: OutputLoss, found: Sequence[Tensor], expected: Sequence[Tensor]
-) -> Tensor:
-    pairs = list(zip(found, expected, strict=True))
-    terms = [compare(*pairs[0]), *(relative_mse_loss(*pair) for pair in pairs[1:])]
-    return torch.stack(terms).sum()
+def _mean(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the mean of ``losses`` with these weights."""
+    terms = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
+    return torch.stack(terms).sum() / sum(weights)

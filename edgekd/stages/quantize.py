@@ -129,6 +129,7 @@ def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> 
             teacher=None if state.model is state.teacher else _teacher(state),
             after_step=lambda _: apply_masks(student, here),
             batch_statistics=False,  # ranges were taken with the running ones
+            exit_weights=[1.0] * len(state.exits),
         )
 
     def place_chosen(module: fx.GraphModule, returned: Mapping[str, str]) -> Placement:
