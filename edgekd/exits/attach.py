@@ -36,22 +36,27 @@ def traced(head: nn.Module, place: fx.Node) -> fx.GraphModule:
         return to_module(export_batched(head.eval(), (example,)))
 
 
-def attach(module: fx.GraphModule, heads: Sequence[tuple[str, str, fx.GraphModule]]) -> Attached:
+def attach(
+    module: fx.GraphModule,
+    heads: Sequence[tuple[str, str, fx.GraphModule]],
+    own: int | None = None,
+) -> Attached:
     """Return a program with the outputs of heads behind its own; it shares tensors with ``module``.
 
     Each head is (name, name of the node that it reads, program that returns its logits first and
     its features second, if it has any). Tensors of a head called ``exit_1`` are stored under
-    ``exits.exit_1``. ``module`` gets nodes that nothing reads.
+    ``exits.exit_1``. Outputs of ``module`` behind the first ``own`` are left out. ``module`` gets
+    nodes that nothing reads.
     """
     nodes = {node.name: node for node in module.graph.nodes}
-    own = output_nodes(module)
+    kept = output_nodes(module)[:own]
     logits, features = [], []
     for name, place, head in heads:
         answers = _insert(module, head, nodes[place], f"{PREFIX}{name}")
         logits.append(answers[0])
         features += [node.name for node in answers[1:2]]
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
-    return Attached(extract(module, inputs, [*own, *logits]), tuple(features))
+    return Attached(extract(module, inputs, [*kept, *logits]), tuple(features))
 
 
 def _insert(

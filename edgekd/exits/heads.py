@@ -66,7 +66,8 @@ class LocalHead(nn.Module):
     1x1, depthwise 3x3 and 1x1 convolution, each with a batch norm, around a shortcut, without
     expansion; then the mean over tokens, the first prefix token added if there is one, and a layer.
     A LayerNorm stands in front, which the released code does not have: hidden states of a
-    pre-norm transformer grow with depth. Source: Xu et al., "LGViT", ACM MM 2023, arXiv
+    pre-norm transformer grow with depth. Batch norms stand before the GELUs and not behind, so that
+    they fold into the convolutions. Source: Xu et al., "LGViT", ACM MM 2023, arXiv
     2308.00255, section 3.2.
     """
 
@@ -76,11 +77,11 @@ class LocalHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.body = nn.Sequential(
             nn.Conv2d(width, width, 1),
-            nn.GELU(),
             nn.BatchNorm2d(width),
+            nn.GELU(),
             nn.Conv2d(width, width, 3, padding=1, groups=width),
-            nn.GELU(),
             nn.BatchNorm2d(width),
+            nn.GELU(),
             nn.Conv2d(width, width, 1),
             nn.BatchNorm2d(width),
         )

@@ -38,7 +38,6 @@ def find_places(
     """
     shares = _shares(module, costs)
     named = _named_cuts(module)
-    outputs = set(output_nodes(module))
     if at:
         chosen: dict[str, Place] = {}
         for pattern in at:

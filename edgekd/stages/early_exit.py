@@ -52,7 +52,8 @@ def requires(state: CompressionState, options: EarlyExitStage) -> None:
             "between two blocks; leave it out"
         )
     model = _writable(state, options)
-    _make_heads(state, options, model, _places(options, model, _macs(model)))
+    places = _by_sample(state, model, _places(options, model, _macs(state, model)))
+    _make_heads(state, options, model, places)
 
 
 def describe(options: EarlyExitStage) -> str:
@@ -82,6 +83,7 @@ def run(state: CompressionState, options: EarlyExitStage, progress: Progress) ->
     """
     model = _writable(state, options)
     places = _places(options, model, _costs(state, model, progress))
+    places = _by_sample(state, model, places)
     student = attach(model, _make_heads(state, options, model, places))
     own = len(output_nodes(model))
     details: dict[str, Any] = {}
@@ -125,19 +127,24 @@ def _costs(
     target whose profile has no figures.
     """
     if is_quantized(model):
-        return _macs(model)
+        return _macs(state, model)
     cache = state.cache or StepCache(default_cache())
     try:
         times = open_layer_times(state.profile, cache.root / "layers", progress)
     except ProfileError:
-        return _macs(model)
+        return _macs(state, model)
     layers = read_layers(model, (), record_shapes(model, state.example))
     known = times.times({layer.shape for layer in layers})
     return {layer.node: known[layer.shape] for layer in layers}
 
 
-def _macs(model: fx.GraphModule) -> Mapping[str, float]:
-    return {node.name: float(layer_macs(model, node)) for node in model.graph.nodes}
+def _macs(state: CompressionState, model: fx.GraphModule) -> Mapping[str, float]:
+    """Return the multiplications of one sample by node name; a list of tokens has several rows."""
+    rows = {name: shape[0] for name, shape in record_shapes(model, state.example).items() if shape}
+    return {
+        node.name: float(rows.get(node.name, 1) * layer_macs(model, node))
+        for node in model.graph.nodes
+    }
 
 
 def _places(
@@ -161,6 +168,27 @@ def _places(
             "carries everything, so that no exit can be put there; leave the stage out"
         )
     return places
+
+
+def _by_sample(
+    state: CompressionState, model: fx.GraphModule, places: Sequence[Place]
+) -> list[Place]:
+    """Let heads read one row for each sample, where quantize has made a list of all tokens."""
+    shapes = record_shapes(model, state.example)
+    nodes = {node.name: node for node in model.graph.nodes}
+    found = []
+    for place in places:
+        rows, *sizes = shapes[place.node]
+        node = nodes[place.node]
+        if rows > 1:
+            with model.graph.inserting_after(node):
+                node = model.graph.call_function(
+                    torch.ops.aten.reshape.default, (node, [-1, rows, *sizes])
+                )
+            flat = nodes[place.node].meta["val"]
+            node.meta = {"val": flat.new_zeros(2, rows, *sizes)}
+        found.append(replace(place, node=node.name))
+    return found
 
 
 def _make_heads(

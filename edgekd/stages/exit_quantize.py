@@ -50,7 +50,8 @@ def quantize_heads(
         trunk = extract(module, inputs, [nodes[place]])
         quantized_head = _quantize(state, head, trunk, nodes[place], progress)
         heads.append((f"exit_{index}", place, quantized_head))
-    return attach(extract(module, inputs, ends[:own]), heads).module
+    with_places = extract(module, inputs, [*ends[:own], *(nodes[place] for place in places)])
+    return attach(with_places, heads, own).module
 
 
 def _quantize(
