@@ -44,9 +44,7 @@ class Cnn(nn.Module):
         for block in self.blocks:
             found.append(block(found[-1]))
         tensors = found[3], F.relu(self.conv(found[1])), found[2]
-        return tuple(
-            head(x.mean((2, 3))) for head, x in zip(self.heads, tensors, strict=True)
-        )
+        return tuple(head(x.mean((2, 3))) for head, x in zip(self.heads, tensors, strict=True))
 
 
 class Layer(nn.Module):

@@ -49,7 +49,7 @@ def rows_per_sample(types: Sequence[TensorSpec]) -> tuple[int, TensorSpec | None
     if len(types) != len(_BATCHES) or types[0].dtype not in DTYPES.values():
         return 0, None
     (first, *rest), (second, *same) = types[0].shape or (0,), types[1].shape or (0,)
-    rows = first // _BATCHES[0]
+    rows = (first or 0) // _BATCHES[0]
     if rest != same or rows < 1 or [first, second] != [rows * batch for batch in _BATCHES]:
         return 0, None
     inner = (rows, *rest) if rows > 1 else rest

@@ -20,7 +20,7 @@ _AXES_AS_INPUT = 18  # the opset from which on ReduceMax reads its axes as a ten
 def append_confidence(
     model: onnx.ModelProto, logits: str, kind: Confidence, temperature: float
 ) -> None:
-    """Add the output ``confidence`` (float32 ``(N,)``, in [0, 1]) of float32 ``(N, classes)`` logits.
+    """Add the output ``confidence``, float32 ``(N,)`` in [0, 1], of ``(N, classes)`` logits.
 
     With p = softmax(logits / temperature), ``probability`` is the largest p, ``margin`` the largest
     minus the second largest, ``entropy`` is 1 - H(p) / ln(classes). (The three are compared in
@@ -80,9 +80,7 @@ class _Steps:
     def add(self, op: str, name: str, *inputs: str, **attributes: int) -> str:
         """Append an operation with one output and return that output's name."""
         output = name if name == OUTPUT else f"{self._prefix}/{name}"
-        self._append(
-            helper.make_node(op, inputs, [output], f"{self._prefix}/{name}", **attributes)
-        )
+        self._append(helper.make_node(op, inputs, [output], f"{self._prefix}/{name}", **attributes))
         return output
 
     def number(self, name: str, value: ArrayLike) -> str:

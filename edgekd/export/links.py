@@ -72,8 +72,8 @@ class Origins:
 def find_link(origins: Origins, exit: str, later: Sequence[str]) -> str:
     """Return the tensor through which all that ``later`` outputs share with ``exit`` passes.
 
-    It is the last one for which that holds, but codes are taken before the DequantizeLinear that
-    reads them: that step is cheap, and as integers a quarter of the bytes cross.
+    It is the last one for which that holds, but where it has a quantizer beside it, the codes are
+    taken: a quarter of the bytes cross, and no step is done that would not be done anyway.
 
     Raises ExportError where more than one tensor has to cross.
     """
@@ -90,13 +90,24 @@ def find_link(origins: Origins, exit: str, later: Sequence[str]) -> str:
     for place in sorted(before & behind, reverse=True):
         for name in origins.graph.nodes[place].output:
             if name in origins.carried and _all_pass(origins, frontier, name):
-                codes = origins.graph.made_by(name, "DequantizeLinear")
-                return name if codes is None else str(codes.input[0])
+                return _as_integers(origins, name, behind - before, set(later))
     names = ", ".join(sorted(frontier))
     raise ExportError(
         f"{exit} cannot be cut off: behind it {len(frontier)} tensors are still needed ({names}); "
         "put the exit where one tensor carries everything"
     )
+
+
+def _as_integers(origins: Origins, name: str, behind: set[int], later: set[str]) -> str:
+    """Return the codes that ``name`` comes from, or that alone are made of it behind the exit."""
+    reader = origins.graph.made_by(name, "DequantizeLinear")
+    if reader is not None:
+        return str(reader.input[0])
+    nodes = [origins.graph.nodes[place] for place in behind]
+    readers = [node for node in nodes if name in node.input]
+    if [node.op_type for node in readers] == ["QuantizeLinear"] and name not in later:
+        return str(readers[0].output[0])
+    return name
 
 
 def _all_pass(origins: Origins, names: Iterable[str], gate: str) -> bool:

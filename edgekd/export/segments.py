@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -92,9 +92,9 @@ def split(model: bytes, own: Sequence[str], exits: Sequence[ExitOutput]) -> list
         passed = cuts[index] if exit is not None else None
         names = list(own) if exit is None else [exit.name]
         part = _extract(origins, names, received, passed)
-        if exit is not None:
+        if exit is not None and passed is not None:
             append_confidence(part, exit.name, exit.confidence, exit.temperature)
-            part.graph.output.extend(_describe([passed.link] if passed else []))
+            part.graph.output.append(value_info(passed.link))
         onnx.checker.check_model(part, full_check=True)
         segments.append(
             Segment(
@@ -131,9 +131,7 @@ def _cuts(
     origins: Origins, own: Sequence[str], exits: Sequence[ExitOutput], model: bytes
 ) -> list[_Cut]:
     names = [exit.name for exit in exits]
-    inside = [
-        find_link(origins, name, [*own, *names[i + 1 :]]) for i, name in enumerate(names)
-    ]
+    inside = [find_link(origins, name, [*own, *names[i + 1 :]]) for i, name in enumerate(names)]
     for (first, second), (a, b) in zip(pairwise(inside), pairwise(names), strict=True):
         if first == second:
             raise ExportError(f"{a} and {b} leave at the same tensor ({first}); keep one of them")
@@ -174,7 +172,7 @@ def _extract(
     read = {name for node in nodes for name in node.input}
     made = {name for node in nodes for name in node.output}
     inputs = [v for v in whole.graph.input if all_inputs or v.name in read - set(given)]
-    links = _describe([received.link] if received else [])
+    links = [value_info(received.link)] if received else []
     graph = helper.make_graph(
         nodes,
         whole.graph.name,
@@ -197,10 +195,8 @@ def _forget(graph: onnx.GraphProto, name: str) -> None:
     graph.value_info.extend(kept)
 
 
-def _describe(links: Iterable[TensorSpec]) -> list[ValueInfoProto]:
-    return [
-        helper.make_tensor_value_info(
-            link.name, helper.np_dtype_to_tensor_dtype(np.dtype(link.dtype)), ["batch", *link.shape[1:]]
-        )
-        for link in links
-    ]
+def value_info(tensor: TensorSpec) -> ValueInfoProto:
+    """Return ``tensor`` as an input or output of a graph; a free first axis is ``batch``."""
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    first = "batch" if tensor.shape[0] is None else tensor.shape[0]
+    return helper.make_tensor_value_info(tensor.name, dtype, [first, *tensor.shape[1:]])

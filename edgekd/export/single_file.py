@@ -12,7 +12,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from edgekd.errors import ExportError
 from edgekd.export.confidence import OUTPUT as CONFIDENCE
-from edgekd.export.segments import Segment
+from edgekd.export.segments import Segment, value_info
 from edgekd.spec import ModelSpec
 
 THRESHOLDS = "thresholds"
@@ -30,8 +30,8 @@ def single_file(
     for the end. What is behind an exit runs, for the whole batch, only when a sample does not leave
     there; samples that have left keep their exit's answer.
 
-    Raises ExportError for a model of several outputs, for as many thresholds as there are not exits,
-    and for an input or output with the name of one of the two additions.
+    Raises ExportError for a model of several outputs, for more or fewer thresholds than exits, and
+    for an input or output that is called like one of the two additions.
     """
     names = [tensor.name for tensor in (*spec.inputs, *spec.outputs)]
     taken = {THRESHOLDS, EXIT} & set(names)
@@ -40,22 +40,25 @@ def single_file(
     if len(spec.outputs) != 1:
         raise ExportError("only a model of one output can be one file with exits")
     if len(thresholds) != len(segments) - 1:
-        raise ExportError(f"{len(segments) - 1} exits need as many thresholds, not {len(thresholds)}")
+        raise ExportError(
+            f"{len(segments) - 1} exits need as many thresholds, not {len(thresholds)}"
+        )
     protos = [onnx.load_from_string(segment.model) for segment in segments]
     levels = [
         _Level(i, proto.graph, segment, spec.outputs[0].name)
         for i, (proto, segment) in enumerate(zip(protos, segments, strict=True))
     ]
     body = _body(levels, None)
+    _rename(body, spec.outputs[0].name)
     default = np.array([np.inf if t is None else t for t in thresholds], np.float32)
     whole = onnx.ModelProto()
     whole.CopyFrom(protos[0])
     whole.graph.CopyFrom(
         helper.make_graph(
-            [*body.nodes, *_rename_last(body, spec.outputs[0].name)],
+            body.nodes,
             "cascade",
-            [*_inputs(protos, spec), _value(THRESHOLDS, TensorProto.FLOAT, [len(default)])],
-            [*_outputs(protos[-1], spec), _value(EXIT, TensorProto.INT64, ["batch"])],
+            [*map(value_info, spec.inputs), _value(THRESHOLDS, TensorProto.FLOAT, [len(default)])],
+            [value_info(spec.outputs[0]), _value(EXIT, TensorProto.INT64, ["batch"])],
             [*body.stored, numpy_helper.from_array(default, THRESHOLDS)],
         )
     )
@@ -141,9 +144,7 @@ def _body(levels: Sequence[_Level], link: str | None, done: str | None = None) -
             else_branch=_branch("all_done", _all_done(level, leaves)),
         )
     )
-    column = build.add(
-        "Unsqueeze", "column", leaves, build.store("axis", np.array([1], np.int64))
-    )
+    column = build.add("Unsqueeze", "column", leaves, build.store("axis", np.array([1], np.int64)))
     answer = build.add("Where", "answer", column, level.answer, later)
     exit = build.add("Where", "exit", leaves, index, later_exit)
     return _Body(nodes, stored, answer, exit)
@@ -180,23 +181,12 @@ class _Builder:
         return self._prefix + name
 
 
-def _rename_last(body: _Body, own: str) -> list[NodeProto]:
-    """Give answer and exit their names; both come out of the last two operations, or of one."""
+def _rename(body: _Body, own: str) -> None:
+    """Give answer and exit the names of outputs; no operation reads them."""
     names = {body.answer: own, body.exit: EXIT}
     for node in body.nodes:
         for i, name in enumerate(node.output):
             node.output[i] = names.get(name, name)
-    return []
-
-
-def _inputs(protos: Sequence[onnx.ModelProto], spec: ModelSpec) -> list[ValueInfoProto]:
-    found = {value.name: value for proto in protos for value in proto.graph.input}
-    return [found[tensor.name] for tensor in spec.inputs if tensor.name in found]
-
-
-def _outputs(last: onnx.ModelProto, spec: ModelSpec) -> list[ValueInfoProto]:
-    names = [tensor.name for tensor in spec.outputs]
-    return [value for value in last.graph.output if value.name in names]
 
 
 def _value(name: str, dtype: int, shape: Sequence[int | str] | None = None) -> ValueInfoProto:
