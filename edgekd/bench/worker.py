@@ -28,7 +28,7 @@ from edgekd.runtime.tensors import one_line
 from edgekd.spec import TensorSpec
 
 if TYPE_CHECKING:
-    from edgekd.runtime.session import Session
+    from edgekd.runtime.opening import Session
 
 Feed = dict[str, npt.NDArray[Any]]
 Call = Callable[[], object]

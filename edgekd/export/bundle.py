@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 from edgekd.errors import BundleError
 from edgekd.runtime.bundle import read_manifest, read_manifest_data, verify
-from edgekd.runtime.manifest import MANIFEST_NAME, is_plain_name
+from edgekd.runtime.fields import MANIFEST_NAME
+from edgekd.runtime.manifest import is_plain_name
 
 _CHUNK = 1 << 20
 

@@ -10,7 +10,8 @@ Needs numpy and onnxruntime only, and Python 3.8 or later, because it runs on th
 
 from __future__ import annotations
 
+from edgekd.runtime.cascade import Answer, Cascade
 from edgekd.runtime.manifest import Manifest
 from edgekd.runtime.session import Model, load
 
-__all__ = ["Manifest", "Model", "load"]
+__all__ = ["Answer", "Cascade", "Manifest", "Model", "load"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BundleError
-from edgekd.runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest
+from edgekd.runtime.fields import MANIFEST_NAME
+from edgekd.runtime.manifest import FileEntry, Manifest, parse_manifest
 
 _CHUNK = 1 << 20
 
@@ -66,11 +67,22 @@ def read_model(folder: Path, manifest: Manifest, role: str) -> bytes:
         have = ", ".join(sorted(manifest.models))
         raise BundleError(f"{folder}: the bundle has no model {role!r}, only {have}")
     wanted = manifest.models[role]
+    return read_files(folder, manifest, [wanted])[wanted]
+
+
+def read_files(folder: Path, manifest: Manifest, names: Collection[str]) -> dict[str, bytes]:
+    """Verify the whole bundle and return the content of its files ``names``, as it was hashed.
+
+    Raises what ``verify`` raises.
+    """
     _check_sizes(folder, manifest.files)
+    content = {}
     for name, entry in manifest.files.items():
-        if name != wanted:
+        if name in names:
+            content[name] = _read_checked(folder, name, entry)
+        else:
             _check_hash(folder, name, entry)
-    return _read_checked(folder, wanted, manifest.files[wanted])
+    return content
 
 
 def _check_sizes(folder: Path, files: Mapping[str, FileEntry]) -> None:

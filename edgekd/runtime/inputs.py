@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekd.errors import DataError
+from edgekd.preprocessing import ImagePreprocessing
 from edgekd.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class Inputs:
@@ -92,3 +96,18 @@ def explain(spec: TensorSpec, array: object) -> str:
     if array.ndim == len(spec.shape) - 1:
         hint = "; add the batch axis with array[np.newaxis]"
     return f"the model's input is {spec}, which shape {array.shape} does not fit{hint}"
+
+
+def preprocess(
+    steps: Mapping[str, ImagePreprocessing], images: npt.NDArray[np.uint8], name: str | None
+) -> npt.NDArray[np.float32]:
+    """Do ``steps`` of the input ``name``; None: of the only input that has any.
+
+    Raises DataError when there is no such input, or the images do not fit.
+    """
+    if name is None and len(steps) == 1:
+        (name,) = steps
+    if name is None or name not in steps:
+        have = ", ".join(steps) or "no input"
+        raise DataError(f"the bundle has preprocessing for {have}; name one of these inputs")
+    return steps[name](images)

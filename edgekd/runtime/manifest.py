@@ -10,11 +10,11 @@ from typing import Any
 
 from edgekd.errors import BundleError, DataError
 from edgekd.preprocessing import ImagePreprocessing
-from edgekd.runtime.tensors import DTYPES
+from edgekd.runtime.cascade_manifest import CascadeManifest, parse_cascade
+from edgekd.runtime.fields import MANIFEST_NAME, mapping, need, tensor_name, text
 from edgekd.spec import ModelSpec
 
 FORMAT_VERSION = 1
-MANIFEST_NAME = "manifest.json"
 TASKS = ("classification", "other")
 FIELDS = ("name", "target", "files", "models", "spec", "preprocessing", "classes", "task")
 
@@ -50,7 +50,8 @@ class Manifest:
 
     ``models`` names a file for every role (``compressed``, ``baseline``); ``preprocessing`` is
     keyed by input name and may be empty; ``deployment`` is what was chosen for the target, by
-    default the compressed model on ONNX Runtime; ``data`` is the whole manifest as plain JSON data.
+    default the compressed model on ONNX Runtime; ``cascade`` are the segments of a model with early
+    exits; ``data`` is the whole manifest as plain JSON data.
     """
 
     format_version: int
@@ -63,6 +64,7 @@ class Manifest:
     classes: tuple[str, ...] | None
     task: str
     deployment: Deployment
+    cascade: CascadeManifest | None
     data: Mapping[str, Any] = field(repr=False)
 
 
@@ -81,7 +83,7 @@ def parse_manifest(data: object) -> Manifest:
     Raises BundleError that names the field: another format version, a missing or ill-typed
     field, a file name that leaves the folder, a model that is not among the files.
     """
-    fields = _mapping(data, "its content")
+    fields = mapping(data, "its content")
     _check_version(fields)
     missing = [name for name in FIELDS if name not in fields]
     if missing:
@@ -91,7 +93,7 @@ def parse_manifest(data: object) -> Manifest:
     models = _models(fields["models"], files)
     return Manifest(
         format_version=FORMAT_VERSION,
-        name=_text(fields["name"], "name"),
+        name=text(fields["name"], "name"),
         target=_target(fields["target"]),
         files=files,
         models=models,
@@ -100,23 +102,9 @@ def parse_manifest(data: object) -> Manifest:
         classes=_classes(fields["classes"]),
         task=_task(fields["task"]),
         deployment=_deployment(fields.get("deployment"), models),
+        cascade=_cascade(fields.get("cascade"), files, spec),
         data=fields,
     )
-
-
-def _need(condition: bool, name: str, wanted: str) -> None:
-    if not condition:
-        raise BundleError(f"{MANIFEST_NAME}: {name} must be {wanted}")
-
-
-def _mapping(value: object, name: str) -> dict[str, Any]:
-    _need(isinstance(value, dict), name, "a JSON object")
-    return value  # type: ignore[return-value]  # JSON objects have string keys
-
-
-def _text(value: object, name: str) -> str:
-    _need(isinstance(value, str) and value != "", name, "a text that is not empty")
-    return str(value)
 
 
 def _check_version(fields: Mapping[str, Any]) -> None:
@@ -131,69 +119,55 @@ def _check_version(fields: Mapping[str, Any]) -> None:
 
 
 def _target(value: object) -> Mapping[str, Any]:
-    target = _mapping(value, "target")
-    _text(target.get("name"), "target.name")
-    _text(target.get("runtime"), "target.runtime")
+    target = mapping(value, "target")
+    text(target.get("name"), "target.name")
+    text(target.get("runtime"), "target.runtime")
     return target
 
 
 def _files(value: object) -> Mapping[str, FileEntry]:
     files = {}
-    for name, entry in _mapping(value, "files").items():
-        _need(is_plain_name(name), f"files: {name!r}", "a plain file name inside the bundle")
-        files[name] = _file(_mapping(entry, f"files.{name}"), f"files.{name}")
+    for name, entry in mapping(value, "files").items():
+        need(is_plain_name(name), f"files: {name!r}", "a plain file name inside the bundle")
+        files[name] = _file(mapping(entry, f"files.{name}"), f"files.{name}")
     return files
 
 
 def _file(entry: Mapping[str, Any], name: str) -> FileEntry:
     sha256, size = entry.get("sha256", ""), entry.get("bytes", -1)
     is_hash = isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
-    _need(is_hash, f"{name}.sha256", "64 lower-case hexadecimal digits")
-    _need(type(size) is int and size >= 0, f"{name}.bytes", "a whole number of bytes")
+    need(is_hash, f"{name}.sha256", "64 lower-case hexadecimal digits")
+    need(type(size) is int and size >= 0, f"{name}.bytes", "a whole number of bytes")
     return FileEntry(sha256, size)
 
 
 def _models(value: object, files: Mapping[str, FileEntry]) -> Mapping[str, str]:
-    models = _mapping(value, "models")
-    _need("compressed" in models, "models", "an object with the entry 'compressed'")
+    models = mapping(value, "models")
+    need("compressed" in models, "models", "an object with the entry 'compressed'")
     for role, name in models.items():
-        _need(isinstance(name, str) and name in files, f"models.{role}", "one of the files listed")
+        need(isinstance(name, str) and name in files, f"models.{role}", "one of the files listed")
     return models
 
 
 def _spec(value: object) -> ModelSpec:
-    spec = _mapping(value, "spec")
+    spec = mapping(value, "spec")
     for side in ("inputs", "outputs"):
         tensors = spec.get(side, [])
-        _need(isinstance(tensors, list) and tensors != [], f"spec.{side}", "a list of tensors")
-        names = [_tensor_name(tensor, f"spec.{side}[{i}]") for i, tensor in enumerate(tensors)]
-        _need(len(set(names)) == len(names), f"spec.{side}", "tensors of different names")
+        need(isinstance(tensors, list) and tensors != [], f"spec.{side}", "a list of tensors")
+        names = [tensor_name(tensor, f"spec.{side}[{i}]") for i, tensor in enumerate(tensors)]
+        need(len(set(names)) == len(names), f"spec.{side}", "tensors of different names")
     return ModelSpec.from_dict(spec)
-
-
-def _tensor_name(value: object, name: str) -> str:
-    """Check one tensor of the spec and return its name."""
-    tensor = _mapping(value, name)
-    _need(tensor.get("dtype") in DTYPES.values(), f"{name}.dtype", "a numpy dtype name")
-    shape = tensor.get("shape")
-    _need(
-        isinstance(shape, list)
-        and all(size is None or (type(size) is int and size > 0) for size in shape),
-        f"{name}.shape",
-        "a list of positive whole numbers or null",
-    )
-    return _text(tensor.get("name"), f"{name}.name")
 
 
 def _preprocessing(value: object, spec: ModelSpec) -> Mapping[str, ImagePreprocessing]:
     steps = {}
-    for name, entry in _mapping(value, "preprocessing").items():
+    for name, entry in mapping(value, "preprocessing").items():
         where = f"preprocessing.{name}"
-        _need(name in [tensor.name for tensor in spec.inputs], where, "named like an input")
-        step = _mapping(entry, where)
-        _text(step.get("layout"), f"{where}.layout")
+        need(name in [tensor.name for tensor in spec.inputs], where, "named like an input")
+        step = mapping(entry, where)
+        text(step.get("layout"), f"{where}.layout")
         for key in ("mean", "std"):
-            _need(_are_numbers(step.get(key)), f"{where}.{key}", "a list of finite numbers")
+            need(_are_numbers(step.get(key)), f"{where}.{key}", "a list of finite numbers")
         try:
             steps[name] = ImagePreprocessing.from_dict(step)
         except DataError as error:
@@ -211,20 +185,32 @@ def _classes(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
-    _need(is_names, "classes", "a list of names or null")
+    need(is_names, "classes", "a list of names or null")
     return tuple(value)  # type: ignore[arg-type]  # checked above
 
 
 def _task(value: object) -> str:
-    _need(isinstance(value, str) and value in TASKS, "task", f"one of {', '.join(TASKS)}")
+    need(isinstance(value, str) and value in TASKS, "task", f"one of {', '.join(TASKS)}")
     return str(value)
 
 
 def _deployment(value: object, models: Mapping[str, str]) -> Deployment:
     if value is None:
         return Deployment()
-    fields = _mapping(value, "deployment")
-    model, precision = _text(fields.get("model"), "deployment.model"), fields.get("precision")
-    _need(model in models, "deployment.model", f"one of {', '.join(models)}")
-    _need(precision is None or isinstance(precision, str), "deployment.precision", "a text or null")
-    return Deployment(model, _text(fields.get("runtime"), "deployment.runtime"), precision)
+    fields = mapping(value, "deployment")
+    model, precision = text(fields.get("model"), "deployment.model"), fields.get("precision")
+    need(model in models, "deployment.model", f"one of {', '.join(models)}")
+    need(precision is None or isinstance(precision, str), "deployment.precision", "a text or null")
+    return Deployment(model, text(fields.get("runtime"), "deployment.runtime"), precision)
+
+
+def _cascade(
+    value: object, files: Mapping[str, FileEntry], spec: ModelSpec
+) -> CascadeManifest | None:
+    if value is None:
+        return None
+    need(len(spec.outputs) == 1, "spec.outputs", "one tensor where there is a cascade")
+    for i, tensor in enumerate(spec.inputs):  # samples that leave are taken out of every input
+        batched = tensor.shape[:1] == (None,)
+        need(batched, f"spec.inputs[{i}].shape", "null first, for the batch, under a cascade")
+    return parse_cascade(value, files)

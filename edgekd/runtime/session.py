@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, overload
 
 from edgekd.errors import BundleError, DataError
-from edgekd.runtime.bundle import read_manifest, read_model
-from edgekd.runtime.inputs import Inputs
+from edgekd.runtime.bundle import read_files, read_manifest, read_model
+from edgekd.runtime.cascade import Cascade, check_operating_point, segment_spec
+from edgekd.runtime.inputs import Inputs, preprocess
 from edgekd.runtime.manifest import Deployment, Manifest
-from edgekd.runtime.onnxruntime import open_onnxruntime
-from edgekd.runtime.openvino import open_openvino
+from edgekd.runtime.opening import Session, check_signature, open_session
 from edgekd.runtime.tensors import one_line
-from edgekd.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,7 +21,43 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-RUNTIMES = ("onnxruntime", "openvino")
+
+@overload
+def load(
+    bundle: str | os.PathLike[str],
+    model: str,
+    *,
+    runtime: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    providers: Sequence[Any] | None = None,
+) -> Model: ...
+
+
+@overload
+def load(
+    bundle: str | os.PathLike[str],
+    model: None = None,
+    *,
+    operating_point: str,
+    runtime: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    providers: Sequence[Any] | None = None,
+) -> Cascade: ...
+
+
+@overload
+def load(
+    bundle: str | os.PathLike[str],
+    model: str | None = None,
+    *,
+    runtime: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    providers: Sequence[Any] | None = None,
+    operating_point: str | None = None,
+) -> Model | Cascade: ...
 
 
 def load(
@@ -33,13 +68,16 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
-) -> Model:
+    operating_point: str | None = None,
+) -> Model | Cascade:
     """Open a model of the bundle in the folder ``bundle``.
 
-    ``load(bundle)`` opens what ``compress`` chose for the target by measurement (the manifest's
-    ``deployment``), or the compressed model on ONNX Runtime where nothing was chosen. Give any of
-    ``model`` (``compressed`` or ``baseline``), ``runtime``, ``precision`` or ``providers`` to
-    decide yourself; what is left out is then ``compressed``, ``onnxruntime`` and ``f32``.
+    ``load(bundle)`` opens what ``compress`` chose: a model with early exits at its default
+    operating point, on ONNX Runtime; else the manifest's ``deployment``; else the compressed model
+    on ONNX Runtime. Give any of ``model`` (``compressed`` or ``baseline``, both without exits),
+    ``runtime``, ``precision`` or ``providers`` to decide yourself; what is left out is then
+    ``compressed``, ``onnxruntime`` and ``f32``. ``operating_point`` names the thresholds to leave
+    by; the exits then run on the runtime that is given.
 
     ``runtime`` is ``onnxruntime`` or ``openvino``; ``precision`` is what float layers are computed
     in: ``f32``, or ``bf16`` on OpenVINO. ``threads`` is the number of threads of one call (None:
@@ -51,32 +89,54 @@ def load(
     model is held in memory: models over 2 GB and external data are out of scope.
 
     Raises BundleError when the bundle is incomplete or altered, when the runtime is missing or
-    cannot open the model, or when the model is not what the manifest says. Another runtime is
-    never taken silently.
+    cannot open the model, when the model is not what the manifest says, or when it has no such
+    operating point. Another runtime is never taken silently.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    if (model, runtime, precision, providers) == (None, None, None, None):
+    free = (model, runtime, precision, providers) == (None, None, None, None)
+    choice = Deployment(model or "compressed", runtime or "onnxruntime", precision)
+    if operating_point is not None or (free and manifest.cascade is not None):
+        if model is not None:
+            raise BundleError(f"the model {model!r} has no exits: leave out operating_point")
+        return _load_cascade(folder, manifest, operating_point, choice, threads, providers)
+    if free:
         choice = manifest.deployment
-    else:
-        choice = Deployment(model or "compressed", runtime or "onnxruntime", precision)
     content = read_model(folder, manifest, choice.model)
     try:
-        session = _open(content, manifest.target["runtime"], choice, threads, providers)
-        _check_signature(session, manifest.spec)
+        session = open_session(content, manifest.target["runtime"], choice, threads, providers)
+        check_signature(session, manifest.spec)
     except BundleError as error:
         raise BundleError(f"{folder}: {manifest.models[choice.model]}: {error}") from error
     return Model(session, manifest)
 
 
-class Session(Protocol):
-    """What a runtime gives: the model's own signature, and a call that is safe in threads."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    def run(self, names: Sequence[str], feed: Mapping[str, Any]) -> Sequence[Any]:
-        """Return the outputs ``names`` for input name -> array."""
+def _load_cascade(
+    folder: Path,
+    manifest: Manifest,
+    point: str | None,
+    choice: Deployment,
+    threads: int | None,
+    providers: Sequence[Any] | None,
+) -> Cascade:
+    cascade = manifest.cascade
+    if cascade is None:
+        raise BundleError(
+            f"{folder}: the bundle has no early exits, so no operating point {point!r}"
+        )
+    name = cascade.default if point is None else point
+    check_operating_point(cascade, name)
+    content = read_files(folder, manifest, [segment.file for segment in cascade.segments])
+    sessions = []
+    for index, segment in enumerate(cascade.segments):
+        runtime = manifest.target["runtime"]
+        try:
+            session = open_session(content[segment.file], runtime, choice, threads, providers)
+            check_signature(session, segment_spec(session, manifest.spec, cascade, index))
+        except BundleError as error:
+            raise BundleError(f"{folder}: {segment.file}: {error}") from error
+        sessions.append(session)
+    return Cascade(sessions, manifest, name)
 
 
 class Model:
@@ -121,13 +181,7 @@ class Model:
         ``name`` is the input, needed only when several inputs are images. Raises DataError when
         the bundle has no preprocessing for it, or the images do not fit.
         """
-        steps = self.manifest.preprocessing
-        if name is None and len(steps) == 1:
-            (name,) = steps
-        if name is None or name not in steps:
-            have = ", ".join(steps) or "no input"
-            raise DataError(f"the bundle has preprocessing for {have}; name one of these inputs")
-        return steps[name](images)
+        return preprocess(self.manifest.preprocessing, images, name)
 
     def close(self) -> None:
         """Free the model's memory as soon as running calls are done; closing twice is fine."""
@@ -143,67 +197,3 @@ class Model:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _open(
-    content: bytes,
-    target_runtime: str,
-    choice: Deployment,
-    threads: int | None,
-    providers: Sequence[Any] | None,
-) -> Session:
-    if threads is not None and threads < 1:
-        raise BundleError(f"threads must be 1 or more, not {threads}")
-    if choice.runtime == "onnxruntime":
-        if choice.precision not in (None, "f32"):
-            raise BundleError(
-                f"ONNX Runtime computes a model as it is written, not in {choice.precision}; "
-                'for bf16 choose runtime="openvino"'
-            )
-        return open_onnxruntime(content, target_runtime, threads, providers)
-    if choice.runtime != "openvino":
-        raise BundleError(f"there is no runtime {choice.runtime!r}, only {', '.join(RUNTIMES)}")
-    if providers is not None:
-        raise BundleError("providers are ONNX Runtime's; leave them out for OpenVINO")
-    if target_runtime != "onnxruntime":
-        raise BundleError(
-            f"its graph is written for {target_runtime}; OpenVINO would not compute it as that "
-            'does: open it with runtime="onnxruntime", or compress for --target cpu'
-        )
-    return open_openvino(content, choice.precision, threads)
-
-
-def _check_signature(session: Session, spec: ModelSpec) -> None:
-    """Raise BundleError unless the model takes and gives what the manifest promises."""
-    inputs = {tensor.name: tensor for tensor in session.inputs}
-    outputs = {tensor.name: tensor for tensor in session.outputs}
-    extra = set(inputs) - {tensor.name for tensor in spec.inputs}
-    if extra:
-        raise BundleError(f"the model also needs {', '.join(sorted(extra))}, not in the manifest")
-    for wanted in spec.inputs:
-        found = inputs.get(wanted.name)
-        if found is None or not _accepts(found, wanted):
-            raise BundleError(f"the manifest promises {wanted}, the model takes {found or 'none'}")
-    for wanted in spec.outputs:
-        found = outputs.get(wanted.name)
-        if found is None or not _may_give(found, wanted):
-            raise BundleError(f"the manifest promises {wanted}, the model gives {found or 'none'}")
-
-
-def _accepts(found: TensorSpec, wanted: TensorSpec) -> bool:
-    """Return whether an input takes everything that the manifest allows."""
-    return (
-        found.dtype == wanted.dtype
-        and len(found.shape) == len(wanted.shape)
-        and all(a is None or a == b for a, b in zip(found.shape, wanted.shape))  # noqa: B905
-    )
-
-
-def _may_give(found: TensorSpec, wanted: TensorSpec) -> bool:
-    """Return whether an output can be what the manifest says; a model may leave shapes open."""
-    if found.dtype != wanted.dtype or not found.shape:
-        return found.dtype == wanted.dtype
-    return len(found.shape) == len(wanted.shape) and all(
-        a is None or b is None or a == b
-        for a, b in zip(found.shape, wanted.shape)  # noqa: B905 - strict= needs Python 3.10
-    )
