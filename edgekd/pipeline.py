@@ -12,6 +12,7 @@ from edgekd import stages
 from edgekd.choice import choose
 from edgekd.device import DeviceProfile
 from edgekd.errors import DataError
+from edgekd.exits.attach import without_exits
 from edgekd.export.bundle import check_destination, write_bundle
 from edgekd.export.parity import Parity, parity, predict_all, torch_predictor
 from edgekd.export.program import shareable_program
@@ -152,12 +153,17 @@ def first_state(job: Job, original: Step) -> CompressionState:
 
 def _next_state(state: CompressionState, step: Step) -> CompressionState:
     """Return what the next stage is given; the record tells the same of a step from the cache."""
-    return replace(state.with_model(step.model), keep_zeros=state.keep_zeros or step.made_zeros)
+    return replace(
+        state.with_model(step.model),
+        keep_zeros=state.keep_zeros or step.made_zeros,
+        exits=step.exits,
+    )
 
 
 def _prove(job: Job, step: Step, progress: Progress) -> Parity:
     """Compare the exported model with the torch model that it was exported from."""
     spec, data = job.loaded.spec, job.data
-    in_torch, _ = predict_all(torch_predictor(step.model), data, data.validation, spec, progress)
+    own = without_exits(step.model, len(spec.outputs))
+    in_torch, _ = predict_all(torch_predictor(own), data, data.validation, spec, progress)
     float16 = job.profile.float_type == "float16"
     return parity(step.outputs, in_torch, step.targets, float16=float16)

@@ -6,9 +6,10 @@ import io
 import tempfile
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from edgekd.export.deployed import export_for
 from edgekd.export.finite import not_finite
 from edgekd.export.onnx import export_onnx
 from edgekd.export.parity import Array, Outputs, onnx_predictor, predict_all
+from edgekd.export.segments import without_exits
 from edgekd.graph.program import output_tensors, to_module, to_program
 from edgekd.job import Job
 from edgekd.metrics import Quality, compare_outputs, drop_points
@@ -35,6 +37,8 @@ from edgekd.state import CompressionState
 
 ORIGINAL = "original"
 PROGRAM = "model.pt2"
+EXITS = "exits.onnx"  # for the target, with the logits of every early exit
+EXITS_HERE = "exits_here.onnx"  # what computes here what the target will compute
 Evaluated = tuple[Outputs, Array | None]  # every output, and the targets
 
 
@@ -42,7 +46,8 @@ Evaluated = tuple[Outputs, Array | None]  # every output, and the targets
 class Step:
     """A finished step: the model as stored, its ONNX, its outputs and its record.
 
-    ``outputs`` are the ONNX model's for every validation sample, ``targets`` the samples' own.
+    ``onnx`` is without early exits, which are in ``model`` and in files of ``folder``. ``outputs``
+    are the ONNX model's for every validation sample, ``targets`` the samples' own.
     """
 
     model: fx.GraphModule
@@ -56,6 +61,11 @@ class Step:
     def quality(self) -> Quality:
         """Return how good the model is on the validation samples."""
         return Quality(**self.record["quality"])
+
+    @property
+    def exits(self) -> tuple[str, ...]:
+        """Return the names of the early exits, by depth."""
+        return tuple(self.record.get("exits", ()))
 
     @property
     def made_zeros(self) -> bool:
@@ -136,19 +146,24 @@ def run_stage(
     if after.model is state.model:
         return _unchanged(job, finished[-1], stage.stage, count, after.details)
     _ensure_same_outputs(state, after, stage)
-    exported = export_for(job.profile, after.model, state.example, state.spec)
+    exported = export_for(job.profile, after.model, state.example, after.full_spec)
     outputs, targets = _evaluate(job, exported.here, progress)
     if failure := not_finite(exported.here, outputs, job.data):
         raise _no_number(job.profile, stage, failure)
     onnx, details = exported.onnx, after.details
+    more: dict[str, bytes] = {}
+    if after.exits:
+        more = {EXITS: exported.onnx, EXITS_HERE: exported.here}
+        onnx = without_exits(exported.onnx, [tensor.name for tensor in state.spec.outputs])
     if job.profile.float_type == "float16":
         details = {**details, "kept_float32": exported.kept}
     quality = compare_outputs(outputs, original.outputs, targets)
     seconds = time.monotonic() - started
     latency = _latency(job, original, stage.stage, onnx, progress)
     record = _record(stage.stage, details, onnx, quality, original.quality, latency, seconds)
+    record["exits"] = list(after.exits)
     key = job.key(count, for_budget="budget" in after.details)
-    _store(job, key, after.model, onnx, (outputs, targets), record)
+    _store(job, key, after.model, onnx, (outputs, targets), record, more)
     job.cache.discard_partial(partial)
     return _load_step(job, key)
 
@@ -157,16 +172,19 @@ def _unchanged(job: Job, before: Step, name: str, count: int, details: dict[str,
     """Store the step before again, for a stage that had no reason to change anything."""
     key = job.key(count)
     record = {**before.record, "name": name, "details": details, "latency": None, "seconds": 0.0}
-    _store(job, key, before.model, before.onnx, (before.outputs, before.targets), record)
+    more = {n: (before.folder / n).read_bytes() for n in (EXITS, EXITS_HERE) if before.exits}
+    _store(job, key, before.model, before.onnx, (before.outputs, before.targets), record, more)
     return _load_step(job, key)
 
 
 @torch.no_grad()
 def _ensure_same_outputs(before: CompressionState, after: CompressionState, stage: Stage) -> None:
     """Hold a stage to its promise: the same number of outputs, shapes and dtypes."""
-    was = output_tensors(before.model(*before.example))
-    now = output_tensors(after.model(*before.example))
-    same = len(was) == len(now) and all(
+    own = len(before.spec.outputs)
+    was = output_tensors(before.model(*before.example))[:own]
+    found = output_tensors(after.model(*before.example))
+    now = found[:own]
+    same = len(found) == own + len(after.exits) and all(
         a.shape == b.shape and a.dtype == b.dtype for a, b in zip(was, now, strict=True)
     )
     if not same:
@@ -230,6 +248,7 @@ def _store(
     onnx: bytes,
     evaluated: Evaluated,
     record: dict[str, Any],
+    more: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     program, array = io.BytesIO(), io.BytesIO()
     torch.export.save(to_program(module, job.loaded.example), program)
@@ -239,7 +258,7 @@ def _store(
         arrays["targets"] = targets
     np.savez(array, **arrays)  # type: ignore[arg-type]  # its stub names allow_pickle
     files = {PROGRAM: program.getvalue(), "model.onnx": onnx, "outputs.npz": array.getvalue()}
-    job.cache.store(key, files, record)
+    job.cache.store(key, {**files, **more}, record)
 
 
 def _load_step(job: Job, key: str) -> Step:
