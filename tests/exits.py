@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,10 @@ from networks import build, conv_bn, quantize, samples, trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.export.bundle import write_bundle
 from edgekd.export.onnx import export_onnx
+from edgekd.export.segments import ExitOutput, Segment, split, without_exits
+from edgekd.runtime.options import session_options
 from edgekd.spec import ModelSpec
 
 EXITS = ("output_1", "output_2")
@@ -122,9 +128,11 @@ def inputs_of(name: str, count: int, seed: int = 0) -> dict[str, np.ndarray[Any,
     return {t.name: x.numpy() for t, x in zip(spec.inputs, arrays, strict=True)}
 
 
-def open_session(model: bytes, *, as_written: bool = False) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+def open_session(
+    model: bytes, kind: str = "onnxruntime", *, as_written: bool = False
+) -> onnxruntime.InferenceSession:
+    """Open a model as the runtime does that was written for ``kind``."""
+    options = session_options("tensorrt" if kind == "tensorrt" else "onnxruntime")
     options.intra_op_num_threads = 1
     if as_written:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -137,3 +145,87 @@ def run(model: bytes, feed: dict[str, Any], *, as_written: bool = False) -> dict
     taken = {value.name: feed[value.name] for value in session.get_inputs() if value.name in feed}
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(None, taken), strict=True))
+
+
+def own_spec(spec: ModelSpec) -> ModelSpec:
+    """Return the signature without the exits."""
+    return replace(spec, outputs=tuple(t for t in spec.outputs if t.name in OWN))
+
+
+@cache
+def segments_of(name: str, kind: str, *exits: str) -> list[Segment]:
+    """Return a network cut behind ``exits`` (all by default), with the default confidence."""
+    return split(exported(name, kind)[0], OWN, [ExitOutput(e) for e in exits or EXITS])
+
+
+def write_cascade(
+    out: Path, name: str, kind: str, points: dict[str, list[float | None]], **cascade: Any
+) -> Path:
+    """Write a bundle by hand whose default is the first of ``points``."""
+    model, spec = exported(name, kind)
+    segments = segments_of(name, kind)
+    files = {f"segment_{i}.onnx": segment.model for i, segment in enumerate(segments)}
+    entries = [
+        {
+            "file": file,
+            "link": segment.link and asdict(segment.link),
+            "latency_ms": {"p50": 0.5, "p99": 1.0},
+        }
+        for file, segment in zip(files, segments, strict=True)
+    ]
+    exits = [{"name": e, "after": "block", "head": "linear", "temperature": 1.0} for e in EXITS]
+    manifest = {
+        "format_version": 1,
+        "name": name,
+        "target": {"name": "cpu", "runtime": "tensorrt" if kind == "tensorrt" else "onnxruntime"},
+        "models": {"compressed": "model.onnx"},
+        "spec": own_spec(spec).to_dict(),
+        "preprocessing": {},
+        "classes": None,
+        "task": "classification",
+        "cascade": {
+            "confidence": "probability",
+            "exits": exits,
+            "segments": entries,
+            "operating_points": {key: {"thresholds": value} for key, value in points.items()},
+            "default": next(iter(points)),
+            **cascade,
+        },
+    }
+    files["model.onnx"] = without_exits(model, OWN)
+    return write_bundle(out, files, manifest, overwrite=True)
+
+
+@cache
+def sessions_of(name: str, kind: str) -> list[onnxruntime.InferenceSession]:
+    return [open_session(segment.model, kind) for segment in segments_of(name, kind)]
+
+
+def all_exits(name: str, kind: str, feed: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """Return (answer, confidence) of every segment for all samples; the last is sure."""
+    values, found = dict(feed), []
+    for session in sessions_of(name, kind):
+        names = [value.name for value in session.get_outputs()]
+        taken = {value.name: values[value.name] for value in session.get_inputs()}
+        values.update(zip(names, session.run(None, taken), strict=True))
+        answer = values[names[0]]
+        sure = np.full(len(answer), np.inf, np.float32)
+        found.append((answer, values["confidence"] if "confidence" in names else sure))
+    return found
+
+
+def expected(
+    name: str, kind: str, thresholds: Sequence[float | None], feed: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Return answers and exits of samples that leave by ``thresholds``, from all exits' logits."""
+    found = all_exits(name, kind, feed)
+    levels = [np.inf if t is None else t for t in thresholds]
+    passes = [sure > np.float32(level) for (_, sure), level in zip(found, levels, strict=False)]
+    exits = np.argmax(np.stack([*passes, np.ones_like(passes[0])]), axis=0)
+    answers = np.stack([answer for answer, _ in found])
+    return answers[exits, np.arange(len(exits))], exits
+
+
+def middle_thresholds(name: str, kind: str, feed: dict[str, Any]) -> list[float]:
+    """Return thresholds by which some samples leave at each exit and some do not."""
+    return [float(np.quantile(sure, 0.6)) for _, sure in all_exits(name, kind, feed)[:-1]]
