@@ -16,7 +16,9 @@ from torch import Tensor
 from edgekd import __version__
 from edgekd.bench.machine import fingerprint, runs_here
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
+from edgekd.data.exit_samples import with_exit_samples
 from edgekd.data.fit import check_fit, check_ids, shape_text
+from edgekd.data.samples import StoredSamples
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, load_profile
 from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError, RecipeError
@@ -68,7 +70,9 @@ class CompressRequest:
     a .npz file, adds samples to those that distillation trains on. ``runtime`` limits what may be
     chosen to run the result: ``auto``, ``onnxruntime`` or ``openvino``. ``max_drop`` is in
     percentage points of the headline metric, ``max_nfr`` in per cent of all validation samples.
-    ``input_shape`` has no batch axis.
+    ``input_shape`` has no batch axis. ``exit_data`` has labelled samples to choose early exits'
+    thresholds on, by default those of validation; ``single_file`` asks for the early exits as one
+    ONNX model too.
     """
 
     model: Path
@@ -89,6 +93,8 @@ class CompressRequest:
     seed: int | None = None
     cache: Path | None = None
     unlabeled: str | None = None
+    exit_data: str | None = None
+    single_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ class Job:
     """The request with everything read and checked, before any work.
 
     ``synthesis`` is the record of the images that were made where no data was given, else None.
+    ``exit_samples`` are those of the request's ``exit_data``, if there are any.
     """
 
     request: CompressRequest
@@ -122,6 +129,7 @@ class Job:
     data: Dataset
     cache: StepCache
     synthesis: Mapping[str, Any] | None = None
+    exit_samples: StoredSamples | None = None
 
     @property
     def budget(self) -> Budget:
@@ -177,6 +185,7 @@ def draft(request: CompressRequest) -> Draft:
     if request.seed is not None:
         recipe = recipe.model_copy(update={"seed": request.seed})
     check_recipe(recipe, profile)
+    _check_exit_options(request, recipe)
     if request.data is None:
         _refuse_limits(request)
         if request.unlabeled is not None:
@@ -184,6 +193,8 @@ def draft(request: CompressRequest) -> Draft:
                 "--unlabeled needs --data: without labelled samples nothing tells how good the "
                 "result is; give them, or the unlabelled samples as --data"
             )
+        if request.exit_data is not None:
+            raise DataError("--exit-data needs --data: heads have to be trained on something")
     opened = open_model(request.model, arch=request.arch, trust_pickle=request.trust_pickle)
     example = example_from_program(opened)
     own = tuple(example[0].shape[1:]) if example else None
@@ -199,6 +210,22 @@ def draft(request: CompressRequest) -> Draft:
         _image_preprocessing(request, images.shape[0])
     cache = StepCache(request.cache or default_cache())
     return Draft(request, profile, recipe, opened, shape, cache, images)
+
+
+def _check_exit_options(request: CompressRequest, recipe: Recipe) -> None:
+    """Raise RecipeError for what only early exits can use."""
+    exits = any(
+        isinstance(stage, EarlyExitStage) and not stage.auxiliary for stage in recipe.stages
+    )
+    for option, given in (
+        ("--exit-data", request.exit_data),
+        ("--single-file", request.single_file),
+    ):
+        if given and not exits:
+            raise RecipeError(
+                f"{option} is for early exits, and recipe {recipe.name} has none; give a recipe "
+                "with an early_exit stage, or leave the option out"
+            )
 
 
 def _recipe(request: CompressRequest, profile: DeviceProfile) -> Recipe:
@@ -234,7 +261,10 @@ def complete(draft: Draft, progress: Progress) -> Job:
     data = data.bind([tensor.name for tensor in loaded.spec.inputs])
     check_fit(data, loaded.spec, request.input_shape)
     check_ids(data, table_sizes(loaded.program, loaded.spec))
-    return Job(request, draft.profile, recipe, loaded, data, draft.cache)
+    exits = None
+    if request.exit_data is not None:
+        data, exits = with_exit_samples(data, request.exit_data)
+    return Job(request, draft.profile, recipe, loaded, data, draft.cache, exit_samples=exits)
 
 
 def _with_images(draft: Draft, plan: ImagePlan, progress: Progress) -> Job:

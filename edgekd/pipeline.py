@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import stages
+from edgekd.cascade import build_cascade
 from edgekd.choice import choose
 from edgekd.device import DeviceProfile
 from edgekd.errors import DataError
@@ -29,7 +30,7 @@ from edgekd.steps import (
     run_stage,
     smaller_program,
 )
-from edgekd.summary import broken_rules, build_manifest, failed_checks
+from edgekd.summary import broken_rules, build_manifest, failed_checks, with_exits
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,19 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     choice = choose(job, steps, progress)
     proof = _prove(job, steps[-1], progress)
     broken = broken_rules(job.profile, steps[-1])
-    messages = failed_checks(job.budget, steps, proof, broken)
-    manifest = build_manifest(job, steps, choice, proof, broken, messages)
-    files = {
+    manifest = build_manifest(job, steps, choice, proof, broken)
+    exits = build_cascade(job, steps, manifest, progress)
+    messages = failed_checks(job.budget, steps, proof, broken, exits)
+    manifest = with_exits(manifest, exits) | {"failed_checks": messages}
+    files: dict[str, bytes | Path] = {
         "model.onnx": steps[-1].onnx,
         "baseline.onnx": steps[0].onnx,
         "report.html": render_report(manifest).encode("utf-8"),
     }
     if (smaller := smaller_program(steps)) is not None:
         files["model.pt2"] = shareable_program(smaller)
+    if exits is not None:
+        files.update(exits.files)
     out = write_bundle(request.out, files, manifest, overwrite=True)
     written = json.loads((out / "manifest.json").read_text("utf-8"))
     return CompressResult(out, written, tuple(messages))

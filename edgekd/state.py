@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from edgekd.cache import StepCache
 from edgekd.data.source import Dataset
 from edgekd.device import DeviceProfile
+from edgekd.exits.exit import Exit
 from edgekd.export.parity import Outputs
 from edgekd.metrics import Budget
 from edgekd.spec import ModelSpec
@@ -25,8 +26,8 @@ class CompressionState:
     ``key`` is the cache key of the step that is being computed, if it is to go on after a crash.
     ``original_outputs`` are the exported original's for all validation samples: what ``budget``
     compares with. ``keep_zeros``: an earlier stage has set weights to zero for good.
-    ``exits`` are the names of the early exits, in the order of their depth: the model gives the
-    logits of each behind its own outputs.
+    ``exits`` are in the order of their depth: the model gives the logits of each behind its own
+    outputs.
     """
 
     model: fx.GraphModule
@@ -43,13 +44,15 @@ class CompressionState:
     cache: StepCache | None = None
     key: str | None = None
     keep_zeros: bool = False
-    exits: tuple[str, ...] = ()
+    exits: tuple[Exit, ...] = ()
 
     @property
     def full_spec(self) -> ModelSpec:
         """Return the inputs, and all outputs that the model has now: its own and those of exits."""
         own = self.spec.outputs
-        return replace(self.spec, outputs=(*own, *(replace(own[0], name=e) for e in self.exits)))
+        return replace(
+            self.spec, outputs=(*own, *(replace(own[0], name=e.name) for e in self.exits))
+        )
 
     def with_model(self, model: fx.GraphModule, **details: Any) -> CompressionState:
         """Return a state that holds ``model``; ``details`` go into the stage's report."""

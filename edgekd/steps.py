@@ -7,7 +7,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +22,7 @@ from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import measure
 from edgekd.device import DeviceProfile
 from edgekd.errors import EdgekdError, ExportError, ModelError, StageError
+from edgekd.exits.exit import Exit
 from edgekd.export.deployed import export_for
 from edgekd.export.finite import not_finite
 from edgekd.export.onnx import export_onnx
@@ -63,9 +64,9 @@ class Step:
         return Quality(**self.record["quality"])
 
     @property
-    def exits(self) -> tuple[str, ...]:
-        """Return the names of the early exits, by depth."""
-        return tuple(self.record.get("exits", ()))
+    def exits(self) -> tuple[Exit, ...]:
+        """Return the early exits, by depth."""
+        return tuple(Exit(**entry) for entry in self.record.get("exits", ()))
 
     @property
     def made_zeros(self) -> bool:
@@ -161,7 +162,7 @@ def run_stage(
     seconds = time.monotonic() - started
     latency = _latency(job, original, stage.stage, onnx, progress)
     record = _record(stage.stage, details, onnx, quality, original.quality, latency, seconds)
-    record["exits"] = list(after.exits)
+    record["exits"] = [asdict(exit) for exit in after.exits]
     key = job.key(count, for_budget="budget" in after.details)
     _store(job, key, after.model, onnx, (outputs, targets), record, more)
     job.cache.discard_partial(partial)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from edgekd import __version__
+from edgekd.cascade import Built
 from edgekd.choice import Choice
 from edgekd.device import DeviceProfile
 from edgekd.export.kernels import KernelReport, read_kernels, read_placement
@@ -35,7 +37,11 @@ def broken_rules(profile: DeviceProfile, step: Step) -> Violations | None:
 
 
 def failed_checks(
-    budget: Budget, steps: list[Step], proof: Parity, broken: Violations | None
+    budget: Budget,
+    steps: list[Step],
+    proof: Parity,
+    broken: Violations | None,
+    exits: Built | None = None,
 ) -> list[str]:
     """Return one line for every budget, proof or rule of the target that did not hold."""
     messages = []
@@ -56,7 +62,36 @@ def failed_checks(
             f"the exported model does not follow the torch model: agreement {proof.agreement:.4f}, "
             f"accuracy gap {proof.accuracy_gap_points:.2f} points"
         )
-    return [*messages, *_missed_speed(steps), *_rule_lines(broken or ())]
+    return [
+        *messages,
+        *_missed_speed(steps),
+        *_rule_lines(broken or ()),
+        *_missed_exits(budget, steps, exits),
+    ]
+
+
+def _missed_exits(budget: Budget, steps: list[Step], exits: Built | None) -> list[str]:
+    """Say where exits were asked for and none is worth having, or they lose more than allowed."""
+    if exits is None:
+        return []
+    if exits.cascade is None:
+        best = max(exits.facts["candidates"], key=lambda entry: entry["accuracy"])
+        budgets = ", ".join(f"{w['name']} {w['max_drop']:g}" for w in exits.facts["wanted"])
+        return [
+            f"no early exit saves time within the points that may be lost ({budgets}): the best "
+            f"head, behind {best['after']}, is right on {100 * best['accuracy']:.2f} % where the "
+            f"whole model is on {100 * exits.facts['full_accuracy']:.2f} %; allow more, train "
+            "longer or choose other places"
+        ]
+    name = exits.cascade["default"]
+    measured = exits.cascade["operating_points"][name]["measured"]
+    total = 100 * (steps[0].quality.value - measured["accuracy"])
+    if budget.allows_drop(total) or not budget.allows_drop(steps[-1].record["drop_points"]):
+        return []
+    return [
+        f"with early exits (operating point {name}) top1 fell by {total:.2f} points in all, more "
+        f"than --max-drop {budget.max_drop:g}"
+    ]
 
 
 def _missed_speed(steps: list[Step]) -> list[str]:
@@ -218,9 +253,8 @@ def build_manifest(
     choice: Choice | None,
     proof: Parity,
     broken: Violations | None,
-    messages: list[str],
 ) -> dict[str, Any]:
-    """Return the bundle's manifest as plain data, without the files' hashes."""
+    """Return the bundle's manifest as plain data, without early exits and the files' hashes."""
     last, data, spec = steps[-1], job.data, job.loaded.spec
     images = {}
     if data.preprocessing is not None:
@@ -260,5 +294,41 @@ def build_manifest(
             *quantization_notes(last),
             *data.notes,
         ],
-        "failed_checks": messages,
+        "failed_checks": [],
     }
+
+
+def with_exits(manifest: dict[str, Any], exits: Built | None) -> dict[str, Any]:
+    """Return the manifest with what early exits came to, if there are any."""
+    if exits is None:
+        return manifest
+    notes = manifest["notes"]
+    if exits.cascade is not None:
+        notes = [*notes, *_exit_notes(exits.cascade, exits.facts)]
+    return {
+        **manifest,
+        "cascade": exits.cascade,
+        "early_exits": exits.facts,
+        "notes": notes,
+    }
+
+
+def _exit_notes(cascade: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Say what could not be promised, and what would be needed for it."""
+    notes = []
+    for name, point in cascade["operating_points"].items():
+        if point["certified"]:
+            continue
+        needed = point["samples_needed"]
+        more = f"about {needed:,} would do" if needed else "more samples like these would not do"
+        notes.append(
+            f"at most {point['max_drop']:g} points below the model without exits cannot be "
+            f"promised with {100 * point['certainty']:g} % certainty from {point['samples']:,} "
+            f"samples ({more}); the best guess is the operating point {name}"
+        )
+    if facts["chosen_on"] == "validation":
+        notes.append(
+            "thresholds of early exits were chosen on the validation samples; give --exit-data to "
+            "choose them on others"
+        )
+    return notes

@@ -37,11 +37,13 @@ def measure(
     protocol: Protocol | None = None,
     progress: Progress | None = None,
     timeout_s: float = 3600.0,
+    same_inputs: bool = True,
 ) -> LatencyReport:
     """Time ONNX files against each other on the CPU: a plain path on ONNX Runtime, or a Variant.
 
-    All of them must take the same inputs. ``baseline`` names the model that the ratios refer to.
-    ``timeout_s`` is for one process, in seconds; ``progress`` is advanced once for each.
+    All of them must take the same inputs, unless ``same_inputs`` is off, for parts of a model.
+    ``baseline`` names the model that the ratios refer to. ``timeout_s`` is for one process, in
+    seconds; ``progress`` is advanced once for each.
 
     Raises MeasurementError when a file or OpenVINO is missing, a model cannot be loaded or run,
     the inputs differ, or a process crashes or takes too long.
@@ -51,7 +53,12 @@ def measure(
     answers = []
     with progress.task("Measuring latency", protocol.processes) as advance:
         for process in range(protocol.processes):
-            job = {"models": variants, "protocol": protocol.to_dict(), "process": process}
+            job = {
+                "models": variants,
+                "protocol": protocol.to_dict(),
+                "process": process,
+                "same_inputs": same_inputs,
+            }
             answers.append(run_worker("edgekd.bench.worker", job, timeout_s))
             advance(1)
     samples_ms = {

@@ -1,8 +1,8 @@
 """One fresh process of a duet: ``python -m edgekd.bench.worker``, a job as JSON on stdin.
 
 The job is ``{"models": {name: {"path", "runtime", "precision"}}, "protocol": {...}, "process":
-index}``; the answer on stdout is ``{"runtime": str, "samples_ns": {name: [int, ...]}}``. What goes
-wrong is one line on stderr and exit code 2.
+index, "same_inputs": bool}``; the answer on stdout is ``{"runtime": str, "samples_ns": {name:
+[int, ...]}}``. What goes wrong is one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def main() -> int:
     """Read the job, run it, write the answer; return the exit code."""
     job = json.load(sys.stdin)
     try:
-        answer = run(job["models"], Protocol.from_dict(job["protocol"]), job["process"])
+        protocol = Protocol.from_dict(job["protocol"])
+        answer = run(job["models"], protocol, job["process"], same_inputs=job["same_inputs"])
     except MeasurementError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -47,16 +48,27 @@ def main() -> int:
 
 
 def run(
-    models: Mapping[str, Mapping[str, Any]], protocol: Protocol, process: int
+    models: Mapping[str, Mapping[str, Any]],
+    protocol: Protocol,
+    process: int,
+    *,
+    same_inputs: bool = True,
 ) -> dict[str, Any]:
     """Load ``models``, warm them up and time the rounds of one process.
 
     Raises MeasurementError when a model cannot be loaded or run, or when the models do not take
-    the same inputs.
+    the ``same_inputs`` where they should.
     """
     sessions = {name: _open(name, protocol.threads, **model) for name, model in models.items()}
-    feed = random_feed(_shared_inputs(sessions, protocol.batch), protocol.seed)
-    calls = {name: _call(session, feed) for name, session in sessions.items()}
+    if same_inputs:
+        shared = _shared_inputs(sessions, protocol.batch)
+        inputs = dict.fromkeys(sessions, shared)
+    else:
+        inputs = {
+            name: _inputs(name, session, protocol.batch) for name, session in sessions.items()
+        }
+    feeds = {name: random_feed(found, protocol.seed) for name, found in inputs.items()}
+    calls = {name: _call(session, feeds[name]) for name, session in sessions.items()}
     for name, call in calls.items():
         _warm_up(name, call, protocol.warmup_ms)
     order = random.Random(f"{protocol.seed}-{process}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -107,31 +107,34 @@ class _LaidOut:
         return self.files.digest(index)
 
 
-def read_unlabeled(source: str, example: dict[str, Array]) -> StoredSamples:
+def read_unlabeled(
+    source: str, example: dict[str, Array], option: str = "--unlabeled"
+) -> StoredSamples:
     """Read all images below a folder, whatever its form, or the samples of a ``.npz`` file.
 
     ``example`` is a batch of the labelled data: images are brought to its size, colours and
-    layout, arrays must already be like it. Labels are not read. Raises DataError.
+    layout, arrays must already be like it. Labels are not read. Raises DataError, which names
+    ``option``.
     """
     path = Path(source)
     if path.is_dir():
-        return _read_folder(path, example)
+        return _read_folder(path, example, option)
     if path.is_file() and path.suffix == ".npz":
         found, _ = read_npz(path)
         arrays = found.arrays
         if len(arrays) == len(example) == 1:
             arrays = dict(zip(example, arrays.values(), strict=True))
         samples = ArraySamples(arrays, None)
-        check_same_kind(ArraySamples(example, None), samples, f"--unlabeled {path.name}")
+        check_same_kind(ArraySamples(example, None), samples, f"{option} {path.name}")
         return samples
-    raise DataError(f"--unlabeled {source}: no such folder or .npz file")
+    raise DataError(f"{option} {source}: no such folder or .npz file")
 
 
-def _read_folder(root: Path, example: dict[str, Array]) -> StoredSamples:
+def _read_folder(root: Path, example: dict[str, Array], option: str) -> StoredSamples:
     (name, images), *others = example.items()
     if others or images.dtype != np.uint8:
         raise DataError(
-            f"--unlabeled {root}: a folder of images can join uint8 images only, and the data "
+            f"{option} {root}: a folder of images can join uint8 images only, and the data "
             f"holds {', '.join(f'{n} of {a.dtype}' for n, a in example.items())}; give a .npz "
             "with x prepared like it"
         )
@@ -140,11 +143,11 @@ def _read_folder(root: Path, example: dict[str, Array]) -> StoredSamples:
     channels = sizes.get("C", 1)
     if channels not in (1, 3):
         raise DataError(
-            f"--unlabeled {root}: images have 1 or 3 channels, and the data has {channels}"
+            f"{option} {root}: images have 1 or 3 channels, and the data has {channels}"
         )
-    files = tuple(sorted(file for file in root.rglob("*") if is_image(file) and file.is_file()))
+    files = images_below(root)
     if not files:
-        raise DataError(f"--unlabeled {root}: there are no images in it")
+        raise DataError(f"{option} {root}: there are no images in it")
     size = (sizes["H"], sizes["W"])
     found = ImageFiles(files, np.full(len(files), NO_LABEL), size, True, channels == 1)
     samples = _LaidOut(found, name, layout)
@@ -152,6 +155,11 @@ def _read_folder(root: Path, example: dict[str, Array]) -> StoredSamples:
         return samples
     decoded = [batch[name] for batch in _all_batches(samples)]
     return ArraySamples({name: np.concatenate(decoded)}, None)
+
+
+def images_below(root: Path) -> tuple[Path, ...]:
+    """Return all image files below a folder, in the order in which samples are made of them."""
+    return tuple(sorted(file for file in root.rglob("*") if is_image(file) and file.is_file()))
 
 
 def without_copies(
@@ -165,7 +173,8 @@ def without_copies(
     kept = np.flatnonzero(fresh)
     if isinstance(samples, ArraySamples):  # gives the memory of the copies back
         rows = {name: array[kept] for name, array in samples.arrays.items()}
-        return replace(samples, arrays=rows), len(fresh) - len(kept)
+        labels = None if samples.targets is None else samples.targets[kept]
+        return ArraySamples(rows, labels), len(fresh) - len(kept)
     return Subset(samples, kept), len(fresh) - len(kept)
 
 

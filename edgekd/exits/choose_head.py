@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
-from torch import fx, nn
+from torch import fx
 
 from edgekd.exits.heads import AttentionHead, ConvHead, LinearHead, LocalHead, token_grid
 from edgekd.graph.cuts import cuts
 from edgekd.graph.tensors import constant, is_op, shape_of
 
 aten = torch.ops.aten
+Head: TypeAlias = LinearHead | ConvHead | LocalHead | AttentionHead
 SHALLOW = 0.5  # share of the cost up to which a head has to make up for missing layers
 HEAD_WIDTH = 32  # of one attention head, as far as the width allows it
 
 
 def make_head(
     module: fx.GraphModule, place: fx.Node, share: float, kind: str, classes: int
-) -> nn.Module:
+) -> Head:
     """Return a new head for the tensor at ``place``, which lies behind ``share`` of all cost.
 
     ``kind`` is that of a recipe's ``head``. ``auto``: convolutions on feature maps, two in the
@@ -49,7 +52,7 @@ def _make(
     classes: int,
     *,
     tokens: bool,
-) -> LinearHead | ConvHead | LocalHead | AttentionHead:
+) -> Head:
     grid = token_grid(sizes[0]) if tokens else None
     width = sizes[1] if tokens else sizes[0]
     if kind == "auto":

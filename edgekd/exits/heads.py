@@ -19,6 +19,8 @@ Answer = tuple[Tensor, Tensor]
 class LinearHead(nn.Module):
     """A layer on the mean over all places of ``(N, C, ...)``, or over ``tokens`` ``(N, T, C)``."""
 
+    kind: Kind = "linear"
+
     def __init__(self, width: int, classes: int, *, tokens: bool = False):
         super().__init__()
         self.tokens = tokens
@@ -40,6 +42,8 @@ class ConvHead(nn.Module):
     The first convolution takes the stride, and all have a batch norm and a ReLU. SDN (Kaya et al.,
     ICML 2019, section 3) pools instead, which costs less and is worse where features are shallow.
     """
+
+    kind: Kind = "conv"
 
     def __init__(self, width: int, out_width: int, classes: int, *, stride: int, convs: int):
         super().__init__()
@@ -70,6 +74,8 @@ class LocalHead(nn.Module):
     they fold into the convolutions. Source: Xu et al., "LGViT", ACM MM 2023, arXiv
     2308.00255, section 3.2.
     """
+
+    kind: Kind = "local"
 
     def __init__(self, width: int, grid: tuple[int, int], prefix: int, classes: int):
         super().__init__()
@@ -102,6 +108,8 @@ class AttentionHead(nn.Module):
     Every ``stride``-th row and column of the grid attends to the others of these; then as in
     ``LocalHead``. No shortcut, no bias of queries, keys and values. Source: as there.
     """
+
+    kind: Kind = "attention"
 
     def __init__(
         self,

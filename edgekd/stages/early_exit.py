@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from edgekd.cache import StepCache, default_cache
 from edgekd.errors import ProfileError, StageError
 from edgekd.exits.attach import Attached, attach, backbone_tensors, traced, without_exits
 from edgekd.exits.choose_head import make_head
+from edgekd.exits.exit import Exit
 from edgekd.exits.places import Place, find_places
 from edgekd.graph.canonical import make_functional, remove_identities
 from edgekd.graph.cuts import block_ends
@@ -33,7 +34,7 @@ from edgekd.stages.exit_quantize import quantize_heads
 from edgekd.state import CompressionState
 from edgekd.training import training_device
 
-Heads = list[tuple[str, str, fx.GraphModule]]  # name, node that it reads, program
+Heads = list[tuple[Exit, str, fx.GraphModule]]  # with the node that it reads, and its program
 
 
 def requires(state: CompressionState, options: EarlyExitStage) -> None:
@@ -84,14 +85,16 @@ def run(state: CompressionState, options: EarlyExitStage, progress: Progress) ->
     model = _writable(state, options)
     places = _places(options, model, _costs(state, model, progress))
     places = _by_sample(state, model, places)
-    student = attach(model, _make_heads(state, options, model, places))
+    heads = _make_heads(state, options, model, places)
+    exits = tuple(exit for exit, _, _ in heads)
+    student = attach(model, [(exit.name, place, head) for exit, place, head in heads])
     own = len(output_nodes(model))
     details: dict[str, Any] = {}
     if options.joint is not None:
         details["joint"] = _train_all(state, options.joint, model, student, places, progress)
     if options.auxiliary:
         stripped = refresh(without_exits(student.module, own), state.example)
-        return state.with_model(stripped, **details, early_exit=_about(options, places, ()))
+        return state.with_model(stripped, **details, early_exit=_about(options, exits))
     if options.heads is not None:
         details["heads"] = _train_heads(state, options.heads, student, places, progress)
     module = student.module
@@ -100,9 +103,8 @@ def run(state: CompressionState, options: EarlyExitStage, progress: Progress) ->
     result = refresh(module, state.example)
     if options.joint is None:
         _ensure_unchanged(state, result, own)
-    names = _names(places)
-    after = state.with_model(result, **details, early_exit=_about(options, places, names))
-    return replace(after, exits=names)
+    after = state.with_model(result, **details, early_exit=_about(options, exits))
+    return replace(after, exits=exits)
 
 
 def _writable(state: CompressionState, options: EarlyExitStage) -> fx.GraphModule:
@@ -202,7 +204,7 @@ def _make_heads(
     heads: Heads = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(state.seed)
-        for name, place in zip(_names(places), places, strict=True):
+        for count, place in enumerate(places, start=1):
             node = nodes[place.node]
             try:
                 head = make_head(model, node, place.share, options.head, classes)
@@ -210,12 +212,9 @@ def _make_heads(
                 raise StageError(
                     f"early_exit: behind {place.after}: {error}; choose another head or place"
                 ) from None
-            heads.append((name, place.node, traced(head, node)))
+            exit_ = Exit(f"exit_{count}", place.after, place.share, head.kind)
+            heads.append((exit_, place.node, traced(head, node)))
     return heads
-
-
-def _names(places: Sequence[Place]) -> tuple[str, ...]:
-    return tuple(f"exit_{count}" for count in range(1, len(places) + 1))
 
 
 def _train_all(
@@ -308,15 +307,9 @@ def _ensure_unchanged(state: CompressionState, after: fx.GraphModule, own: int) 
         )
 
 
-def _about(
-    options: EarlyExitStage, places: Sequence[Place], names: Sequence[str]
-) -> dict[str, Any]:
+def _about(options: EarlyExitStage, exits: Sequence[Exit]) -> dict[str, Any]:
     return {
         "backbone": "frozen" if options.joint is None else "trained",
         "auxiliary": options.auxiliary,
-        "exits": [
-            {"name": name, "after": place.after, "share": place.share, "head": options.head}
-            for name, place in zip(names, places, strict=False)
-        ],
-        "places": [place.after for place in places],
+        "exits": [asdict(exit) for exit in exits],
     }
