@@ -81,6 +81,7 @@ def promise(
     if count < 2 * _PARTS:
         raise ValueError(f"{count} samples cannot be split")
     chosen, tested = (samples.take(part) for part in split(count, seed))
+    _check(samples.losses, test)
     certified: ExitPoint | None = None
     steps: list[TestedPoint] = []
     needed: int | None = None
@@ -103,10 +104,9 @@ def loss_p_value(
     losses: NDArray[np.float64], budget: float, certainty: float, test: LossTest
 ) -> float:
     """Return the p-value of "the mean loss is at least ``budget``" for losses ``(n,)``."""
+    _check(losses, test)
     if test == "betting":
         return float(betting_p_value(losses, budget, 1 - certainty))
-    if not np.isin(losses, (0, 1)).all():
-        raise ValueError("the binomial test is for losses that are 0 or 1")
     return binomial_tail(int(losses.sum()), len(losses), budget)
 
 
@@ -135,3 +135,8 @@ def samples_needed(
         middle = (low + high) // 2
         low, high = (low, middle) if passes(middle) else (middle, high)
     return -(-high * _PARTS // (_PARTS - 1))
+
+
+def _check(losses: NDArray[np.float64], test: LossTest) -> None:
+    if test == "binomial" and not np.isin(losses, (0, 1)).all():
+        raise ValueError("the binomial test is for losses that are 0 or 1")
