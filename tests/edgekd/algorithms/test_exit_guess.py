@@ -7,8 +7,9 @@ import pytest
 from cascades import draw
 
 from edgekd.algorithms.exit_guess import best_guess, cross_fit
+from edgekd.algorithms.exit_promise import promise
 from edgekd.algorithms.exit_search import cheapest_for_each
-from edgekd.algorithms.exit_thresholds import CascadeSamples, outcome
+from edgekd.algorithms.exit_thresholds import CascadeSamples, ExitPoint, outcome
 
 POPULATION = draw(200_000, 10**6, exits=3)
 
@@ -67,3 +68,10 @@ def test_labels_spread_the_classes_over_the_folds() -> None:
 def test_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="two samples"):
         cross_fit(draw(1, 0), [0.1])
+
+
+def test_without_exits_there_is_nothing_to_promise() -> None:
+    none = draw(300, 0).at((), [3.0])
+
+    assert promise(none, 0.01, 0.95, "betting").certified is None
+    assert best_guess(none, 0.01, 0.95, "betting").point == ExitPoint((), 0.0, 3.0, (1.0,))
