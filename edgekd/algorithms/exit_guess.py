@@ -69,7 +69,7 @@ def best_guess(
     estimates = [_cross_fit(samples, ends) for ends in judged]
     within = [i for i, one in enumerate(estimates) if one.mean_loss <= budget]
     best = within[0] if within else len(budgets) - 1
-    needed = samples_needed(_ended(samples, judged[best]), budget, certainty, test, seed)
+    needed = samples_needed(_ended(samples, judged[best]), budget, certainty, test)
     point = cheapest_thresholds(samples, budgets[best])
     return Guess(budget, point, estimates[best], needed)
 

@@ -11,8 +11,8 @@ dynamic programming could solve. What the search does instead:
    both ends are starting points. It shares a loss budget out among the exits.
 2. Then pairs: one threshold on a grid of quantiles, the other by a sweep, until nothing is gained.
 
-Every sweep counts for every budget that is asked for. On small random cascades the result was the
-best of all in at least 95 % (see the test, which tries everything).
+Every sweep counts for every budget that is asked for. On small cascades of pure noise
+the result was the best of all in at least 95 % (see the test, which tries everything).
 """
 
 from __future__ import annotations

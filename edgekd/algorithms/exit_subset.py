@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from edgekd.algorithms.exit_search import cheapest_for_each, cheapest_thresholds
@@ -41,7 +40,7 @@ def cheapest_subset(
     tried: list[tuple[float, tuple[int, ...], CascadeSamples]] = []
     for size in range(samples.exits + 1):
         for subset in combinations(range(samples.exits), size):
-            kept = samples.at(subset, np.asarray(costs_of(subset), np.float64))
+            kept = samples.at(subset, costs_of(subset))
             tried.append((cheapest_for_each(kept, [budget])[0].cost, subset, kept))
     tried.sort(key=lambda one: one[0])  # stable: fewer exits stay first
     least_of_size = {len(subset): cost for cost, subset, _ in reversed(tried)}

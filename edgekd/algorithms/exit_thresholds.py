@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Thresholds: TypeAlias = tuple[float | None, ...]  # one for each exit; None: nothing leaves there
 
@@ -52,10 +52,11 @@ class CascadeSamples:
         """Return the samples at ``indices``, in their order."""
         return CascadeSamples(self.confidences[indices], self.losses[indices], self.costs)
 
-    def at(self, exits: Sequence[int], costs: NDArray[np.float64]) -> CascadeSamples:
+    def at(self, exits: Sequence[int], costs: ArrayLike) -> CascadeSamples:
         """Return the same samples with these exits alone, at the costs that they have then."""
         kept = list(exits)
-        return CascadeSamples(self.confidences[:, kept], self.losses[:, kept], costs)
+        new = np.asarray(costs, np.float64)
+        return CascadeSamples(self.confidences[:, kept], self.losses[:, kept], new)
 
 
 @dataclass(frozen=True)
