@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from exits import NETWORKS as CASCADES
+from exits import segments_of
 from networks import NETWORKS, build, quantize, samples
 from tensorrt_graphs import (
     asymmetric_uint8,
@@ -210,3 +212,15 @@ def test_the_list_of_operators_is_the_parsers(builder: Any, log: Log) -> None:
     parser = trt.OnnxParser(builder.create_network(0), log)
     assert not [name for name in sorted(UNKNOWN_OPERATORS) if parser.supports_operator(name)]
     assert all(parser.supports_operator(name) for name in UNKNOWN_TO_8_5)
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_an_engine_is_built_of_every_segment(builder: Any, log: Log, name: str) -> None:
+    for segment in segments_of(name, "tensorrt"):
+        network, errors = parse(builder, log, segment.model)
+        assert errors == []
+        links = [network.get_input(i) for i in range(network.num_inputs)]
+        types = {given.dtype for given in links if segment.link and given.name == segment.link.name}
+        assert name != "cnn" or types <= {trt.int8}
+        assert build_engine(builder, network) is not None
+        assert [line for line in log.lines if "Int64 binding" not in line] == []

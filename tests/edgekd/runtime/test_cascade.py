@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,11 @@ def test_any_thresholds_and_any_batch(thresholds: Any, count: int, seed: int) ->
 
 
 def at(cascade: Cascade, thresholds: list[float | None]) -> Cascade:
-    """Return the same with other thresholds, as a manifest would give them."""
-    points = cascade.operating_points
-    assert isinstance(points, dict)
-    points["any"] = tuple(thresholds)
-    return cascade.with_operating_point("any")
+    """Return the same with other thresholds, as another manifest would give them."""
+    entry, sessions = cascade.manifest.cascade, cascade._sessions
+    assert entry is not None and sessions is not None
+    entry = replace(entry, operating_points={"any": tuple(thresholds)})
+    return Cascade(sessions, replace(cascade.manifest, cascade=entry), "any")
 
 
 def test_operating_points_share_what_is_loaded(bundle: Path) -> None:

@@ -110,7 +110,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("path", "value", "message"), BAD)
 def test_names_the_field_that_is_wrong(path: str, value: Any, message: str) -> None:
-    with pytest.raises(BundleError, match=rf"^{MANIFEST_NAME}: cascade\.{message}"):
+    with pytest.raises(BundleError, match=rf"^{MANIFEST_NAME}: cascade\..*{message}"):
         parse_cascade(changed(path, value), FILES)
 
 
