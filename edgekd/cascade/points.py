@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.algorithms.exit_frontier import frontier
 from edgekd.algorithms.exit_guess import best_guess
@@ -59,9 +60,9 @@ def choose_points(
 ) -> Chosen | None:
     """Return which exits to keep and when to leave there; None where no exit saves anything.
 
-    Exits and temperatures are chosen on the part of the samples that finds the path, if the others
-    are enough to certify anything at all for the first of the ``wanted`` points; else nothing is
-    spent on a test that cannot pass, and all samples choose.
+    A promise holds only if exits and temperatures are chosen without the samples that test it
+    (``exit_promise.split``). Where these are too few to certify anything for the first of the
+    ``wanted`` points, all samples choose, and no point is promised.
     """
     count = len(recorded.labels)
     if count < _FEWEST:
@@ -86,7 +87,9 @@ def choose_points(
     priced = kept.samples(options.confidence, warm, found.costs)
     points = [Point(FULL, (None,) * len(found.exits), {"max_drop": 0.0, "certified": True})]
     for point in wanted:
-        points += _points(priced, kept, point, options.certainty, seed)
+        points.append(
+            _point(priced, kept.labels, point, options.certainty, seed, promised=not hopeless)
+        )
     names = [point.name for point in points]
     return Chosen(
         found.exits,
@@ -99,43 +102,36 @@ def choose_points(
     )
 
 
-def _points(
-    samples: CascadeSamples, recorded: Recorded, wanted: OperatingPoint, certainty: float, seed: int
-) -> list[Point]:
+def _point(
+    samples: CascadeSamples,
+    labels: NDArray[np.int64],
+    wanted: OperatingPoint,
+    certainty: float,
+    seed: int,
+    *,
+    promised: bool,
+) -> Point:
     """Return the certified point of a budget, or else the best guess under another name."""
     budget = wanted.max_drop / 100
-    promised = promise(samples, budget, certainty, _TEST, seed)
     facts: dict[str, Any] = {
         "max_drop": wanted.max_drop,
         "certainty": certainty,
-        "samples": promised.samples,
+        "samples": len(labels),
     }
-    if promised.certified is not None:
-        found = promised.certified
-        return [
-            Point(
-                wanted.name,
-                found.thresholds,
-                {**facts, "certified": True, "tested_on": promised.tested, **_outcome(found)},
-            )
-        ]
-    guess = best_guess(samples, budget, certainty, _TEST, recorded.labels, seed)
-    estimate = asdict(guess.estimate)
-    estimate["mean_loss_points"] = 100 * estimate.pop("mean_loss")
-    estimate["standard_error_points"] = 100 * estimate.pop("standard_error")
-    return [
-        Point(
-            wanted.name + UNCERTIFIED,
-            guess.point.thresholds,
-            {
-                **facts,
-                "certified": False,
-                "samples_needed": guess.samples_needed,
-                **_outcome(guess.point),
-                "estimate": estimate,
-            },
-        )
-    ]
+    found = promise(samples, budget, certainty, _TEST, seed) if promised else None
+    if found is not None and found.certified is not None:
+        facts |= {"certified": True, "tested_on": found.tested, **_outcome(found.certified)}
+        return Point(wanted.name, found.certified.thresholds, facts)
+    guess = best_guess(samples, budget, certainty, _TEST, labels, seed)
+    estimate = {
+        "loss_points": 100 * guess.estimate.mean_loss,
+        "standard_error_points": 100 * guess.estimate.standard_error,
+        "cost": guess.estimate.cost,
+        "shares": list(guess.estimate.shares),
+    }
+    facts |= {"certified": False, "samples_needed": guess.samples_needed, "estimate": estimate}
+    facts |= _outcome(guess.point)
+    return Point(wanted.name + UNCERTIFIED, guess.point.thresholds, facts)
 
 
 def _outcome(point: ExitPoint) -> dict[str, Any]:
