@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from networks import NETWORKS, ResNet, build, network, quantize, samples, trace
@@ -84,10 +86,11 @@ def test_places_are_spread_by_cost_and_none_is_taken_twice() -> None:
     few = found(graph, candidates=4)
     wanted = [FIRST + (LAST - FIRST) * i / 3 for i in range(4)]
     for place, share in zip(few, wanted, strict=True):
-        assert abs(place.share - share) <= 1 / 24  # half a layer
-    assert all(place.after.startswith("layers.") for place in few)
+        assert abs(place.share - share) <= 1 / 22  # half of 12 layers
+    assert all(re.fullmatch(r"layers\.\d+", place.after) for place in few)  # not inside a layer
+    assert found(graph, *(place.after for place in few)) == few
     (one,) = found(graph, candidates=1)
-    assert abs(one.share - (FIRST + LAST) / 2) <= 1 / 24
+    assert abs(one.share - (FIRST + LAST) / 2) <= 1 / 22
     resnet = program("resnet")
     all_of_them = found(resnet, candidates=6)
     assert len({p.node for p in all_of_them}) == len(all_of_them) <= 4
@@ -96,7 +99,7 @@ def test_places_are_spread_by_cost_and_none_is_taken_twice() -> None:
 def test_costs_and_not_the_count_of_layers_decide() -> None:
     graph = program("resnet")
     layers = [name for name, cost in costs(graph).items() if cost]
-    heavy_end = {name: 1.0 for name in layers} | {layers[-2]: 1000.0}
+    heavy_end = dict.fromkeys(layers, 1.0) | {layers[-2]: 1000.0}
     assert all(p.share < 0.05 for p in find_places(graph, heavy_end, (), 2))
 
 
