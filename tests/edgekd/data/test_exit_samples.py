@@ -116,7 +116,7 @@ def write(path: Path, **arrays: Any) -> str:
         ({"x": MORE, "y": np.full(9, -1)}, "label -1 is negative"),
         (
             {"x": MORE, "y": np.arange(9) % 4},
-            "a label is 3, and the model's classes go from 0 to 2",
+            "a label is 3, and the model's classes go",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_folders_that_cannot_be_used(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected CLASS/\*\.jpg, found 0\.png in no folder"):
         with_exit_samples(data, str(flat), 3)
     few = folder(tmp_path / "few", MORE, ["a", "c"])  # which classes are these?
-    with pytest.raises(DataError, match="2 class folders and the model 3 classes.*no names"):
+    with pytest.raises(DataError, match=r"2 class folders and the model 3 classes.*no names"):
         with_exit_samples(data, few, 3)
     assert len(with_exit_samples(data, few, None)[1]) == 9
 
