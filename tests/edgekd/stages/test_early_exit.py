@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import IMAGE, Mlp, ResNet, build, run_onnx, samples
+from networks import IMAGE, Mlp, ResNet, build, run_onnx, samples, trace
 from states import inputs, make_state
 from torch import Tensor, fx, nn
 
@@ -20,11 +20,15 @@ from benchmarks.networks.vit import VisionTransformer
 from edgekd.cache import StepCache
 from edgekd.device import load_profile
 from edgekd.errors import StageError
-from edgekd.exits.attach import backbone_tensors, is_head_tensor
+from edgekd.exits.attach import attach, backbone_tensors, is_head_tensor, traced
+from edgekd.exits.choose_head import make_head
+from edgekd.exits.places import find_places
 from edgekd.export.deployed import export_for
 from edgekd.export.segments import without_exits
 from edgekd.graph.batchnorm import batch_norms
 from edgekd.graph.batchnorm_mode import reestimate_batch_norm
+from edgekd.graph.canonical import make_functional
+from edgekd.graph.cuts import block_ends
 from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone, output_nodes, output_tensors
 from edgekd.graph.tensors import constant
@@ -302,3 +306,37 @@ def test_other_kinds_of_networks(tmp_path: Path) -> None:
     )
     assert [exit_.head for exit_ in result.exits] == ["linear"]
     assert [a.shape for a in answers(result.model, samples(3, 16))] == [(3, 4), (3, 4)]
+
+
+@pytest.mark.parametrize("network", ["resnet", "vit"])
+def test_heads_are_compared_with_the_last_block_and_not_with_what_they_read(network: str) -> None:
+    if network == "resnet":
+        net, x, at = build(ResNet), samples(2, *IMAGE), ("blocks.0", "blocks.1")
+    else:
+        net = build(lambda: VisionTransformer(16, 4, 2, 32, 8, 32, 5))
+        x, at = samples(2, 3, 32, 32), ("layers.0", "layers.1")
+    graph, _ = trace(net, x)
+    make_functional(graph)
+    last = block_ends(graph)[-1].name
+    nodes = {node.name: node for node in graph.graph.nodes}
+    heads = []
+    for index, place in enumerate(find_places(graph, {}, at, 2)):
+        node = nodes[place.node]
+        head = traced(make_head(graph, node, 0.3, "auto", 5), node)
+        heads.append((f"exit_{index + 1}", place.node, head))
+    student = attach(graph, heads)
+    assert len(student.features) == 2
+    taps = early_exit.head_taps(student, 1)
+    assert [(tap.student, tap.teacher) for tap in taps] == [(f, last) for f in student.features]
+
+
+def test_the_recipes_feature_weight_has_an_effect(
+    state: CompressionState, frozen: CompressionState
+) -> None:
+    progress = Counted("")
+    weighted = ExitHeads(**{**SHORT, "feature_weight": 1.0})
+    found = early_exit.run(state, stage(heads=weighted), progress)
+    assert not any("no head has features" in note for note in progress.notes)
+    x = samples(5, *IMAGE)
+    for a, b in zip(answers(frozen.model, x)[1:], answers(found.model, x)[1:], strict=True):
+        assert not torch.equal(a, b)
