@@ -251,6 +251,8 @@ class EarlyExitStage(Settings):
         names = [point.name for point in self.operating_points]
         if len(set(names)) != len(names) or "full" in names:
             raise ValueError("operating_points need different names, other than 'full'")
+        if any(name.endswith("-uncertified") for name in names):
+            raise ValueError("'-uncertified' stands behind names of points that cannot be promised")
         return self
 
 

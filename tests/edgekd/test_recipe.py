@@ -9,7 +9,9 @@ from edgekd.errors import RecipeError
 from edgekd.recipe import (
     Calibration,
     Distill,
+    EarlyExitStage,
     LayerBits,
+    OperatingPoint,
     PruneStage,
     QuantizeStage,
     Recipe,
@@ -280,6 +282,87 @@ def test_all_stages_in_order_are_fine(tmp_path: Path) -> None:
     recipe = read_text(tmp_path, f"name: a\nstages: [{PRUNE}, {SPARSIFY}, {QUANTIZE}]")
     for target in ("cpu", "jetson"):
         check_recipe(recipe, load_profile(target))
+
+
+EXITS, FROZEN = "{stage: early_exit}", "{stage: early_exit, joint: null}"
+
+
+@pytest.mark.parametrize(
+    ("stages", "mistake"),
+    [
+        ([QUANTIZE, EXITS], "stages[1]: early_exit behind quantize needs 'joint: null'"),
+        ([EXITS, PRUNE], "stages[1]: prune must come before early_exit: heads are made for the"),
+        ([EXITS, SPARSIFY], "stages[1]: sparsify must come before early_exit: heads learn from"),
+        ([FROZEN, FROZEN], "stages[1]: early_exit runs at most once"),
+    ],
+)
+def test_early_exits_out_of_place_are_refused(
+    tmp_path: Path, stages: list[str], mistake: str
+) -> None:
+    recipe = read_text(tmp_path, f"name: a\nstages: [{', '.join(stages)}]")
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(recipe, load_profile("cpu"))
+    assert str(caught.value).startswith(f"recipe a for cpu: {mistake}")
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [EXITS],
+        [FROZEN],
+        [EXITS, QUANTIZE],
+        [QUANTIZE, FROZEN],
+        [PRUNE, SPARSIFY, EXITS, QUANTIZE],
+        [PRUNE, SPARSIFY, QUANTIZE, FROZEN],
+    ],
+)
+def test_early_exits_come_behind_what_takes_weights_out(tmp_path: Path, stages: list[str]) -> None:
+    recipe = read_text(tmp_path, f"name: a\nstages: [{', '.join(stages)}]")
+    for target in ("cpu", "jetson"):
+        check_recipe(recipe, load_profile(target))
+    assert parse(recipe_to_yaml(recipe))["stages"][0]["stage"] == recipe.stages[0].stage
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("joint: null, heads: null", "'joint' is null, so that nothing would be trained"),
+        ("joint: null, auxiliary: true", "'joint' is null, so that nothing would be trained"),
+        ("operating_points: []", "operating_points"),
+        ("operating_points: [{name: full, max_drop: 1}]", "different names, other than 'full'"),
+        (
+            "operating_points: [{name: a, max_drop: 1}, {name: a, max_drop: 2}]",
+            "operating_points need different names, other than 'full'",
+        ),
+        (
+            "operating_points: [{name: a-uncertified, max_drop: 1}]",
+            "'-uncertified' stands behind names of points that cannot be promised",
+        ),
+        ("operating_points: [{name: 'a b', max_drop: 1}]", "name"),
+        ("operating_points: [{name: a, max_drop: -1}]", "max_drop"),
+        ("candidates: 7", "candidates"),
+        ("certainty: 1", "certainty"),
+        ("head: local", "head"),
+        ("at: ['']", "at"),
+    ],
+)
+def test_mistakes_in_early_exits_are_named(tmp_path: Path, keys: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_text(tmp_path, f"name: a\nstages: [{{stage: early_exit, {keys}}}]")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_thresholds_settings_do_not_belong_to_the_training() -> None:
+    plain = EarlyExitStage(stage="early_exit")
+    thresholds = {
+        "confidence": "margin",
+        "certainty": 0.9,
+        "operating_points": (OperatingPoint(name="other", max_drop=1.0),),
+    }
+    assert plain.model_copy(update=thresholds).trained_settings() == plain.trained_settings()
+    for key, value in (("candidates", 2), ("at", ("a",)), ("head", "linear"), ("heads", None)):
+        changed = plain.model_copy(update={key: value})
+        assert changed.trained_settings() != plain.trained_settings()
 
 
 def test_a_budget_from_outside_takes_the_place_of_the_recipe_s() -> None:
