@@ -13,7 +13,7 @@ from states import inputs, make_state
 from torch import fx, nn
 
 from edgekd.errors import StageError
-from edgekd.graph.program import clone
+from edgekd.graph.program import clone, output_nodes
 from edgekd.progress import Silent
 from edgekd.quantize.taps import find_taps
 from edgekd.recipe import Distill, QuantizeStage
@@ -239,3 +239,68 @@ def test_features_of_a_network_without_blocks_are_refused(tmp_path: Path) -> Non
 
 def check(state: CompressionState, **options: Any) -> None:
     quantize.requires(state, QuantizeStage(stage="quantize", distill=Distill(**options)))
+
+
+def with_exits(program: fx.GraphModule, *weights: float) -> fx.GraphModule:
+    """Return a program whose exits give its logits times these numbers."""
+    graph = clone(program)
+    (output,) = output_nodes(graph)
+    with graph.graph.inserting_before(graph.graph.output_node()):
+        exits = [graph.graph.call_function(torch.ops.aten.mul.Tensor, (output, w)) for w in weights]
+    for node in exits:
+        node.meta = dict(output.meta)
+    graph.graph.output_node().args = ((output, *exits),)
+    graph.recompile()
+    return graph
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("labels", [0.0, 0.3])
+def test_losses_of_exits_are_averaged_by_their_weights(
+    state: CompressionState, programs: Any, loss: str, labels: float
+) -> None:
+    original, student = programs
+    options = Distill(**{**SETTINGS, "loss": loss, "hard_label_weight": labels})
+    batch = (inputs(state, 16),)
+    targets = torch.arange(16) % 3
+
+    def of(graph: fx.GraphModule, **more: Any) -> float:
+        found = distillation_loss(graph, original, options, classification=True, **more)
+        return float(found(batch, targets).detach())
+
+    scales = (1.0, 0.5, 2.0)
+    alone = []
+    for scale in scales:
+        scaled = with_exits(student, scale)
+        scaled.graph.output_node().args = ((output_nodes(scaled)[1],),)
+        scaled.recompile()
+        alone.append(of(scaled))
+    both = with_exits(student, 0.5, 2.0)
+    found = of(both, exit_weights=(0.25, 0.75))
+    assert found == pytest.approx((alone[0] + 0.25 * alone[1] + 0.75 * alone[2]) / 2, rel=1e-4)
+    assert of(both, exit_weights=(0.0, 0.0)) == pytest.approx(alone[0], rel=1e-4)
+
+
+def test_exits_that_teach_themselves_learn_from_the_own_output_alone(
+    state: CompressionState, programs: Any
+) -> None:
+    _, student = programs
+    options = Distill(**SETTINGS)
+    batch = (inputs(state, 16),)
+
+    def loss(*scales: float) -> torch.Tensor:
+        graph = with_exits(student, *scales)
+        weights = [1.0] * len(scales)
+        found = distillation_loss(
+            graph,
+            graph,
+            options,
+            classification=True,
+            exit_weights=weights,
+            self_taught=True,
+        )
+        return found(batch, None).detach()
+
+    assert float(loss(1.0)) == pytest.approx(0, abs=1e-5)
+    assert float(loss(0.5)) > 1e-4
+    assert float(loss(0.5, 1.0)) == pytest.approx(float(loss(0.5)) / 2, rel=1e-3)
