@@ -44,6 +44,12 @@ def requires(state: CompressionState, options: EarlyExitStage) -> None:
             "early_exit: only classifiers can have early exits: the first output must be class "
             "logits, and the data needs integer labels that index them"
         )
+    if len(state.spec.outputs) > 1 and not options.auxiliary:
+        names = ", ".join(tensor.name for tensor in state.spec.outputs)
+        raise StageError(
+            f"early_exit: a sample that leaves early has class logits and nothing else, and the "
+            f"model has several outputs ({names}); leave the others out of it"
+        )
     for training in (options.joint, options.heads):
         if training is not None:
             check_distillation(state, training, stage="early_exit")

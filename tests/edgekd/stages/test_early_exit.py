@@ -266,6 +266,13 @@ def test_only_classifiers_can_have_exits(tmp_path: Path, state: CompressionState
         early_exit.requires(replace(state, classification=False), stage())
 
 
+def test_a_model_of_several_outputs_has_no_cascade(state: CompressionState) -> None:
+    (own,) = state.spec.outputs
+    two = replace(state.spec, outputs=(own, replace(own, name="boxes")))
+    with pytest.raises(StageError, match=r"several outputs \(output, boxes\)"):
+        early_exit.requires(replace(state, spec=two), stage())
+
+
 class Flat(nn.Module):
     """One layer: there is no place between blocks."""
 

@@ -24,7 +24,7 @@ from edgekd.export.tensorrt_rules import check_tensorrt
 from edgekd.graph.batchnorm_mode import reestimate_batch_norm
 from edgekd.graph.program import output_tensors
 from edgekd.progress import Silent
-from edgekd.recipe import Calibration, EarlyExitStage, ExitHeads, QuantizeStage
+from edgekd.recipe import Calibration, Distill, EarlyExitStage, ExitHeads, QuantizeStage
 from edgekd.stages import early_exit, quantize
 from edgekd.state import CompressionState
 
@@ -169,3 +169,33 @@ def test_exits_behind_a_quantized_list_of_tokens(tokens: CompressionState) -> No
         strict=True,
     ):
         assert np.array_equal(feed[name], expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rounding": "adaround", "rounding_steps": 3, "bias_correction": True, "equalize": True},
+        {"distill": Distill(epochs=1, batch_size=32, feature_weight=1.0), "learn_step_sizes": True},
+        {"sensitivity": True, "sensitivity_samples": 16},
+    ],
+)
+def test_every_way_to_quantize_takes_a_program_with_exits(
+    behind: CompressionState, settings: dict[str, Any], with_float_heads: CompressionState
+) -> None:
+    if behind.profile.runtime != "tensorrt":
+        pytest.skip("one target is enough")
+    result = run(with_float_heads, INTEGERS.model_copy(update=settings))
+    assert result.exits == with_float_heads.exits
+    x = samples(6, *IMAGE, seed=7)
+    with torch.no_grad():
+        expected, found = (output_tensors(s.model(x)) for s in (with_float_heads, result))
+    for was, now in zip(expected, found, strict=True):
+        assert (was - now).norm() < 0.15 * was.norm()
+    rows = result.details.get("sensitivity", {}).get("rows", [])  # the model's own output counts
+    assert all(row["damage"] == 0 for row in rows if row["layer"].startswith("exits."))
+    assert not rows or any(row["damage"] > 0 for row in rows)
+
+
+@pytest.fixture(scope="module")
+def with_float_heads(state: CompressionState) -> CompressionState:
+    return run(replace(state, profile=load_profile("jetson")), EXITS)
