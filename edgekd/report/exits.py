@@ -1,0 +1,227 @@
+"""What early exits came to, in rows and words for people, from the manifest's record of them.
+
+Bundles whose manifest says less than ``compress`` writes have dashes in these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgekd.report.plots import exit_plot
+
+Record = Mapping[str, Any]
+
+FULL = "full"
+EXIT_COLUMNS = ("exit", "after", "head", ">alone", ">temperature", ">cost up to it", ">50 %", ">99 %")
+
+
+def point_columns(cascade: Record) -> tuple[str, ...]:
+    """Return the columns of ``point_rows``; ``>`` marks what is right-aligned."""
+    stops = " / ".join([*(exit["name"] for exit in cascade["exits"]), "end"])
+    figures = (">may lose", ">top-1", ">drop", ">mean", ">ratio", "range", ">expected")
+    return ("operating point", "promised", *figures, f"leave at {stops}")
+
+
+def point_rows(cascade: Record, facts: Record) -> list[tuple[str, ...]]:
+    """Return a row for each operating point. ``facts`` is the manifest's ``early_exits``."""
+    unit = facts.get("unit", "ms")
+    rows = []
+    for name, point in cascade["operating_points"].items():
+        measured = point.get("measured") or {}
+        time = measured.get("latency") or {}
+        expected = point.get("expected_cost", facts.get("expected_full") if name == FULL else None)
+        rows.append(
+            (
+                name,
+                promised(name, point),
+                _points(point.get("max_drop")),
+                _percent(measured.get("accuracy")),
+                _points(measured.get("drop_points")),
+                _milliseconds(time.get("mean_ms")),
+                f"{time['ratio']:.2f}x" if time else "-",
+                f"{time['ratio_low']:.2f} to {time['ratio_high']:.2f}" if time else "",
+                _cost(expected, unit),
+                " / ".join(f"{100 * share:.1f}" for share in measured.get("shares", ())) + " %"
+                if measured
+                else "-",
+            )
+        )
+    return rows
+
+
+def promised(name: str, point: Record) -> str:
+    """Say with what certainty a point keeps its budget: a share, ``no``, or that nothing leaves."""
+    if name == FULL:
+        return "as the model"
+    if not point.get("certified"):
+        return "no"
+    return f"{100 * point['certainty']:g} %" if "certainty" in point else "yes"
+
+
+def exit_rows(cascade: Record, facts: Record) -> list[tuple[str, ...]]:
+    """Return a row for each kept exit, and one for the end.
+
+    Percentiles are of the calls that leave there at the point that ``shown_point`` names.
+    """
+    known = {entry["name"]: entry for entry in facts.get("candidates", ())}
+    name = shown_point(cascade)
+    times = [] if name is None else _latency(cascade, name)["by_exit"]
+    times = [*times, *[{}] * (len(cascade["exits"]) + 1 - len(times))]
+    unit = facts.get("unit", "ms")
+    rows = []
+    for exit, time in zip(cascade["exits"], times, strict=False):
+        about = known.get(exit["name"], {})
+        rows.append(
+            (
+                exit["name"],
+                exit["after"],
+                exit["head"],
+                _percent(about.get("accuracy")),
+                f"{exit['temperature']:.2f}",
+                _cost(about.get("cost"), unit),
+                _milliseconds(time.get("p50_ms")),
+                _milliseconds(time.get("p99_ms")),
+            )
+        )
+    last = times[len(cascade["exits"])]
+    whole = facts.get("full_accuracy"), facts.get("expected_full")
+    ends = _milliseconds(last.get("p50_ms")), _milliseconds(last.get("p99_ms"))
+    rows.append(("end", "", "", _percent(whole[0]), "", _cost(whole[1], unit), *ends))
+    if name is not None:
+        time = _latency(cascade, name)
+        own = _milliseconds(time.get("model_mean_ms")), _milliseconds(time.get("model_p99_ms"))
+        cost = _cost(facts.get("without_exits"), unit)
+        rows.append(("model without exits", "", "", _percent(whole[0]), "", cost, *own))
+    return rows
+
+
+def shown_point(cascade: Record) -> str | None:
+    """Return the point whose times by exit are shown: the default, or the first at which any leave.
+
+    None where nothing was timed.
+    """
+    timed = [name for name in cascade["operating_points"] if _latency(cascade, name)]
+    leaving = [name for name in timed if name != FULL] or timed
+    default = cascade["default"]
+    return default if default in leaving else next(iter(leaving), None)
+
+
+def loaded_line(cascade: Record) -> str:
+    """Say which operating point ``load`` takes, and what to do where it is ``full``."""
+    name = cascade["default"]
+    point = cascade["operating_points"][name]
+    if name != FULL:
+        sure = f" with {promised(name, point)} certainty" if "certainty" in point else ""
+        most = f": at most {point['max_drop']:g} points lost{sure}" if "max_drop" in point else ""
+        return f"load() takes the operating point {name}{most}"
+    others = [other for other in cascade["operating_points"] if other != FULL]
+    more = f'; choose another: load(bundle, operating_point="{others[0]}")' if others else ""
+    return f"load() takes the operating point {FULL}, at which no sample leaves early{more}"
+
+
+def not_promised(cascade: Record) -> list[str]:
+    """Say of each point without a promise what was missing, and what would do."""
+    lines = []
+    for name, point in cascade["operating_points"].items():
+        if point.get("certified", True):
+            continue
+        needed = point.get("samples_needed")
+        more = (
+            f"about {needed:,} samples like these would do"
+            if needed
+            else "no number of samples like these would do, since its loss is not below the budget"
+        )
+        estimate = point.get("estimate") or {}
+        loss = (
+            f"; judged on samples that did not choose it, it loses {estimate['loss_points']:.2f}"
+            f" points (standard error {estimate['standard_error_points']:.2f})"
+            if "loss_points" in estimate
+            else ""
+        )
+        lines.append(
+            f"{name}: a loss of at most {point['max_drop']:g} points cannot be promised with "
+            f"{100 * point['certainty']:g} % certainty from {point['samples']:,} samples; {more}"
+            f"{loss}"
+        )
+    return lines
+
+
+def held_promises(cascade: Record) -> list[str]:
+    """Say of each certified point what is promised, and on how many samples it was tested."""
+    return [
+        f"{name}: at most {point['max_drop']:g} points below the model without exits, with "
+        f"{100 * point['certainty']:g} % certainty, tested on {point['tested_on']:,} samples, on "
+        f"which it lost {point['loss_points']:.2f}"
+        for name, point in cascade["operating_points"].items()
+        if point.get("certified") and "tested_on" in point
+    ]
+
+
+def exits_of(cascade: Record | None, facts: Record) -> dict[str, Any]:
+    """Return what the page shows of early exits; ``plot`` is SVG text, the rest plain text.
+
+    ``cascade`` is None where no exit was worth having; then only the candidates are shown.
+    """
+    unit = facts.get("unit", "ms")
+    shown: dict[str, Any] = {
+        "candidates": [
+            (
+                entry["name"],
+                entry["after"],
+                entry["head"],
+                _percent(entry["accuracy"]),
+                _cost(entry["cost"], unit),
+                "yes" if entry["name"] in facts.get("kept", ()) else "no",
+            )
+            for entry in facts["candidates"]
+        ],
+        "full_accuracy": _percent(facts["full_accuracy"]),
+        "samples": facts["samples"],
+        "chosen_on": facts["chosen_on"],
+        "unit": unit,
+        "kept": cascade is not None,
+    }
+    if cascade is None:
+        return shown
+    point = shown_point(cascade)
+    return {
+        **shown,
+        "confidence": cascade["confidence"],
+        "default": cascade["default"],
+        "point_columns": point_columns(cascade),
+        "points": point_rows(cascade, facts),
+        "exit_columns": EXIT_COLUMNS,
+        "exits": exit_rows(cascade, facts),
+        "promised": held_promises(cascade),
+        "not_promised": not_promised(cascade),
+        "loaded": loaded_line(cascade),
+        "point": point,
+        "latency": None if point is None else _latency(cascade, point),
+        "single_file_point": facts.get("single_file_point"),
+        "plot": exit_plot(cascade["operating_points"], facts),
+    }
+
+
+def _latency(cascade: Record, name: str) -> Record:
+    found: Record = (cascade["operating_points"][name].get("measured") or {}).get("latency") or {}
+    return found
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _points(points: float | None) -> str:
+    return "-" if points is None else f"{points + 0.0:.2f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f} ms"
+
+
+def _cost(value: float | None, unit: str) -> str:
+    """Return a time, or a share of what the whole model computes."""
+    if value is None or unit == "ms":
+        return _milliseconds(value)
+    return f"{100 * value:.1f} %"
