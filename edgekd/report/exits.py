@@ -13,87 +13,89 @@ from edgekd.report.plots import exit_plot
 Record = Mapping[str, Any]
 
 FULL = "full"
-EXIT_COLUMNS = ("exit", "after", "head", ">alone", ">temperature", ">cost up to it", ">50 %", ">99 %")
+EXIT_COLUMNS = (
+    "exit",
+    "after",
+    "head",
+    ">alone",
+    ">temperature",
+    ">cost up to it",
+    ">50 %",
+    ">99 %",
+)
 
 
 def point_columns(cascade: Record) -> tuple[str, ...]:
-    """Return the columns of ``point_rows``; ``>`` marks what is right-aligned."""
-    stops = " / ".join([*(exit["name"] for exit in cascade["exits"]), "end"])
-    figures = (">may lose", ">top-1", ">drop", ">mean", ">ratio", "range", ">expected")
-    return ("operating point", "promised", *figures, f"leave at {stops}")
+    """Return the columns of ``point_rows``; ``>`` marks what is right-aligned.
+
+    Long ones have a line break, so that they leave room for the names of the points.
+    """
+    stops = " / ".join([exit["name"].removeprefix("exit_") for exit in cascade["exits"]])
+    figures = (">top-1", ">drop", ">mean", ">ratio (range)", ">expected")
+    return ("operating point", "may lose\n(promised)", *figures, f"leave at exit\n{stops} / end")
 
 
 def point_rows(cascade: Record, facts: Record) -> list[tuple[str, ...]]:
     """Return a row for each operating point. ``facts`` is the manifest's ``early_exits``."""
-    unit = facts.get("unit", "ms")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, point in cascade["operating_points"].items():
-        measured = point.get("measured") or {}
-        time = measured.get("latency") or {}
+        measured, time = point.get("measured") or {}, _latency(cascade, name)
         expected = point.get("expected_cost", facts.get("expected_full") if name == FULL else None)
+        shares = [f"{100 * share:.0f}" for share in measured.get("shares", ())]
+        spread = time and f"{time['ratio']:.2f}x ({time['ratio_low']:.2f}-{time['ratio_high']:.2f})"
         rows.append(
             (
                 name,
-                promised(name, point),
-                _points(point.get("max_drop")),
+                _allowed(name, point),
                 _percent(measured.get("accuracy")),
                 _points(measured.get("drop_points")),
                 _milliseconds(time.get("mean_ms")),
-                f"{time['ratio']:.2f}x" if time else "-",
-                f"{time['ratio_low']:.2f} to {time['ratio_high']:.2f}" if time else "",
-                _cost(expected, unit),
-                " / ".join(f"{100 * share:.1f}" for share in measured.get("shares", ())) + " %"
-                if measured
-                else "-",
+                spread or "-",
+                _cost(expected, facts.get("unit", "ms")),
+                f"{' / '.join(shares)} %" if shares else "-",
             )
         )
     return rows
 
 
-def promised(name: str, point: Record) -> str:
-    """Say with what certainty a point keeps its budget: a share, ``no``, or that nothing leaves."""
+def _allowed(name: str, point: Record) -> str:
+    """Say what a point may lose, in points of accuracy, and how surely it keeps to that."""
     if name == FULL:
-        return "as the model"
+        return "0 (exact)"
+    most = f"{point['max_drop']:g} " if "max_drop" in point else ""
     if not point.get("certified"):
-        return "no"
-    return f"{100 * point['certainty']:g} %" if "certainty" in point else "yes"
+        return f"{most}(no)"
+    return f"{most}({100 * point['certainty']:g} %)" if "certainty" in point else f"{most}(yes)"
 
 
 def exit_rows(cascade: Record, facts: Record) -> list[tuple[str, ...]]:
-    """Return a row for each kept exit, and one for the end.
+    """Return a row for each kept exit, one for the end, and one for the model without exits.
 
     Percentiles are of the calls that leave there at the point that ``shown_point`` names.
     """
     known = {entry["name"]: entry for entry in facts.get("candidates", ())}
-    name = shown_point(cascade)
-    times = [] if name is None else _latency(cascade, name)["by_exit"]
-    times = [*times, *[{}] * (len(cascade["exits"]) + 1 - len(times))]
-    unit = facts.get("unit", "ms")
-    rows = []
-    for exit, time in zip(cascade["exits"], times, strict=False):
+    name, unit = shown_point(cascade), facts.get("unit", "ms")
+    timed = {} if name is None else _latency(cascade, name)
+    by_exit = list(timed.get("by_exit", ()))
+    # where no sample goes to the end, the last entries are missing
+    by_exit += [{}] * (len(cascade["exits"]) + 1 - len(by_exit))
+    rows: list[tuple[str, ...]] = []
+    for exit, time in zip(cascade["exits"], by_exit, strict=False):
         about = known.get(exit["name"], {})
-        rows.append(
-            (
-                exit["name"],
-                exit["after"],
-                exit["head"],
-                _percent(about.get("accuracy")),
-                f"{exit['temperature']:.2f}",
-                _cost(about.get("cost"), unit),
-                _milliseconds(time.get("p50_ms")),
-                _milliseconds(time.get("p99_ms")),
-            )
-        )
-    last = times[len(cascade["exits"])]
-    whole = facts.get("full_accuracy"), facts.get("expected_full")
-    ends = _milliseconds(last.get("p50_ms")), _milliseconds(last.get("p99_ms"))
-    rows.append(("end", "", "", _percent(whole[0]), "", _cost(whole[1], unit), *ends))
-    if name is not None:
-        time = _latency(cascade, name)
-        own = _milliseconds(time.get("model_mean_ms")), _milliseconds(time.get("model_p99_ms"))
-        cost = _cost(facts.get("without_exits"), unit)
-        rows.append(("model without exits", "", "", _percent(whole[0]), "", cost, *own))
+        own = exit["name"], exit["after"], exit["head"], _percent(about.get("accuracy"))
+        cost = f"{exit['temperature']:.2f}", _cost(about.get("cost"), unit)
+        rows.append((*own, *cost, *_tails(time.get("p50_ms"), time.get("p99_ms"))))
+    last, whole = by_exit[-1], _percent(facts.get("full_accuracy"))
+    costs = [_cost(facts.get(key), unit) for key in ("expected_full", "without_exits")]
+    tails = _tails(last.get("p50_ms"), last.get("p99_ms"))
+    rows.append(("end", "", "", whole, "", costs[0], *tails))
+    tails = _tails(timed.get("model_mean_ms"), timed.get("model_p99_ms"))
+    rows.append(("model without exits", "", "", whole, "", costs[1], *tails))
     return rows
+
+
+def _tails(p50: float | None, p99: float | None) -> tuple[str, str]:
+    return _milliseconds(p50), _milliseconds(p99)
 
 
 def shown_point(cascade: Record) -> str | None:
@@ -112,7 +114,7 @@ def loaded_line(cascade: Record) -> str:
     name = cascade["default"]
     point = cascade["operating_points"][name]
     if name != FULL:
-        sure = f" with {promised(name, point)} certainty" if "certainty" in point else ""
+        sure = f" with {100 * point['certainty']:g} % certainty" if "certainty" in point else ""
         most = f": at most {point['max_drop']:g} points lost{sure}" if "max_drop" in point else ""
         return f"load() takes the operating point {name}{most}"
     others = [other for other in cascade["operating_points"] if other != FULL]
