@@ -132,7 +132,9 @@ def _load_cascade(
     for index, segment in enumerate(cascade.segments):
         runtime = manifest.target["runtime"]
         try:
-            session = open_session(content[segment.file], runtime, choice, threads, providers)
+            session = open_session(
+                content[segment.file], runtime, choice, threads, providers, one_of_several=True
+            )
             check_signature(session, segment_spec(session, manifest.spec, cascade, index))
         except BundleError as error:
             raise BundleError(f"{folder}: {segment.file}: {error}") from error
