@@ -110,7 +110,7 @@ def shown_point(cascade: Record) -> str | None:
 
 
 def loaded_line(cascade: Record) -> str:
-    """Say which operating point ``load`` takes, and what to do where it is ``full``."""
+    """Say which operating point ``load`` takes; at ``full`` it opens the model without exits."""
     name = cascade["default"]
     point = cascade["operating_points"][name]
     if name != FULL:
@@ -118,8 +118,8 @@ def loaded_line(cascade: Record) -> str:
         most = f": at most {point['max_drop']:g} points lost{sure}" if "max_drop" in point else ""
         return f"load() takes the operating point {name}{most}"
     others = [other for other in cascade["operating_points"] if other != FULL]
-    more = f'; choose another: load(bundle, operating_point="{others[0]}")' if others else ""
-    return f"load() takes the operating point {FULL}, at which no sample leaves early{more}"
+    more = f', exits with load(bundle, operating_point="{others[0]}")' if others else ""
+    return f"load() takes the model without exits, since no first point is promised{more}"
 
 
 def not_promised(cascade: Record) -> list[str]:

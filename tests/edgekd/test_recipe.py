@@ -133,7 +133,7 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
     for mistake in (
         "sed: unknown key (did you mean seed?)",
         "name: ",
-        "stages[0].stage: 'quantise' is not one of prune, sparsify, quantize (did you mean qu",
+        "stages[0].stage: 'quantise' is not one of prune, sparsify, early_exit, quantize (did ",
         "stages[1].calibration.samples: should be greater than or equal to 1, not 0",
         "stages[1].calibration.methods: unknown key (did you mean method?)",
         "stages[1].distill.temperature: should be greater than 0, not 0",
