@@ -131,6 +131,7 @@ def _build(
         "expected_full": chosen.costs[-1],
         "without_exits": chosen.whole,
         "kept": [step.exits[i].name for i in chosen.exits],
+        "costs": list(chosen.costs[:-1]),
         "curve": [asdict(point) for point in chosen.curve],
         "single_file_point": _single_file_point(chosen) if job.request.single_file else None,
     }

@@ -74,6 +74,7 @@ def exit_rows(cascade: Record, facts: Record) -> list[tuple[str, ...]]:
     Percentiles are of the calls that leave there at the point that ``shown_point`` names.
     """
     known = {entry["name"]: entry for entry in facts.get("candidates", ())}
+    prices = dict(zip(facts.get("kept", ()), facts.get("costs", ()), strict=False))
     name, unit = shown_point(cascade), facts.get("unit", "ms")
     timed = {} if name is None else _latency(cascade, name)
     by_exit = list(timed.get("by_exit", ()))
@@ -83,7 +84,7 @@ def exit_rows(cascade: Record, facts: Record) -> list[tuple[str, ...]]:
     for exit, time in zip(cascade["exits"], by_exit, strict=False):
         about = known.get(exit["name"], {})
         own = exit["name"], exit["after"], exit["head"], _percent(about.get("accuracy"))
-        cost = f"{exit['temperature']:.2f}", _cost(about.get("cost"), unit)
+        cost = f"{exit['temperature']:.2f}", _cost(prices.get(exit["name"]), unit)
         rows.append((*own, *cost, *_tails(time.get("p50_ms"), time.get("p99_ms"))))
     last, whole = by_exit[-1], _percent(facts.get("full_accuracy"))
     costs = [_cost(facts.get(key), unit) for key in ("expected_full", "without_exits")]

@@ -116,7 +116,7 @@ def exit_plot(points: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any])
         axes.annotate(
             str(place + 1),
             (cost, height),
-            xytext=(0, 7),
+            xytext=(7 * (place - len(points) / 2), 8),  # beside each other where marks coincide
             textcoords="offset points",
             ha="center",
             fontsize=8,

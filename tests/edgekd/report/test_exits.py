@@ -82,10 +82,9 @@ def test_costs_are_shares_where_the_target_is_not_here(manifest: Manifest) -> No
 
     rows = {row[0]: row for row in exit_rows(cascade, facts)}
 
-    for entry in facts["candidates"]:
-        if entry["name"] in facts["kept"]:
-            assert f"{100 * entry['cost']:.1f} %" in rows[entry["name"]]
-            assert f"{100 * entry['accuracy']:.2f} %" in rows[entry["name"]]
+    for name, cost in zip(facts["kept"], facts["costs"], strict=True):
+        (entry,) = [entry for entry in facts["candidates"] if entry["name"] == name]
+        assert rows[name][3:6:2] == (f"{100 * entry['accuracy']:.2f} %", f"{100 * cost:.1f} %")
     assert rows["end"][-3:] == ("100.0 %", "-", "-")
     assert shown_point(cascade) is None
     for entry in facts["candidates"]:
@@ -155,7 +154,7 @@ def test_how_many_samples_would_do(manifest: Manifest, needed: int | None, words
 def test_a_run_that_kept_no_exit_says_so(manifest: Manifest) -> None:
     manifest["cascade"] = None
     facts = manifest["early_exits"]
-    for key in ("kept", "expected_full", "without_exits", "curve", "single_file_point"):
+    for key in ("kept", "costs", "expected_full", "without_exits", "curve", "single_file_point"):
         del facts[key]
 
     text = section(manifest)
