@@ -2,7 +2,7 @@
 
     python -m benchmarks.early_exit MODEL --arch FILE.py:factory --data DATA.npz \\
         [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --unlabeled DIR --exit-data DIR] \\
-        [--at layer2.0,layer2.2 --joint-steps 3000 --max-drop 0.5 --cache DIR]
+        [--at layer2.0,layer2.2 --joint-steps 3000 --max-drop 0.5 --cache DIR | --recipe FILE]
 
 Runs ``compress`` with a stage ``early_exit``, in float and with ``quantize`` behind it, and prints
 for every operating point of the two bundles: accuracy of the cascade against the same model without
@@ -38,6 +38,7 @@ from edgekd.recipe import (
     Recipe,
     Recovery,
     Stage,
+    load_recipe,
     recipe_to_yaml,
 )
 from edgekd.runtime import load
@@ -62,6 +63,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_model_options(parser)
+    parser.add_argument("--recipe", help="take its early_exit stage, not the options below")
     parser.add_argument("--unlabeled")
     parser.add_argument("--exit-data")
     parser.add_argument("--at", type=lambda text: tuple(text.split(",")), default=())
@@ -79,6 +81,14 @@ def _options() -> argparse.Namespace:
 
 
 def _recipes(options: argparse.Namespace) -> dict[str, tuple[Stage, ...]]:
+    exits = _from_options(options)
+    if options.recipe is not None:
+        stages = load_recipe(options.recipe).stages
+        exits = next(stage for stage in stages if isinstance(stage, EarlyExitStage))
+    return {"FP32": (exits,), "INT8": (exits, QuantizeStage(stage="quantize", distill=None))}
+
+
+def _from_options(options: argparse.Namespace) -> EarlyExitStage:
     common = {"batch_size": options.batch_size, "mixed_precision": options.mixed_precision}
     joint = None
     if options.joint_steps:
@@ -92,7 +102,7 @@ def _recipes(options: argparse.Namespace) -> dict[str, tuple[Stage, ...]]:
     heads = ExitHeads(
         epochs=1000, max_steps=options.heads_steps, learning_rate=options.heads_rate, **common
     )
-    exits = EarlyExitStage(
+    return EarlyExitStage(
         stage="early_exit",
         at=options.at,
         candidates=options.candidates,
@@ -102,8 +112,6 @@ def _recipes(options: argparse.Namespace) -> dict[str, tuple[Stage, ...]]:
             OperatingPoint(name=f"drop-{points:g}", max_drop=points) for points in options.max_drop
         ),
     )
-    quantize = QuantizeStage(stage="quantize", distill=None)
-    return {"FP32": (exits,), "INT8": (exits, quantize)}
 
 
 def _compress(

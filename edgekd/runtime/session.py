@@ -74,10 +74,11 @@ def load(
 
     ``load(bundle)`` opens what ``compress`` chose: a model with early exits at its default
     operating point, on ONNX Runtime, if samples leave there; else the manifest's ``deployment``;
-    else the compressed model on ONNX Runtime. Give any of ``model`` (``compressed`` or ``baseline``, both without exits),
-    ``runtime``, ``precision`` or ``providers`` to decide yourself; what is left out is then
-    ``compressed``, ``onnxruntime`` and ``f32``. ``operating_point`` names the thresholds to leave
-    by; the exits then run on the runtime that is given.
+    else the compressed model on ONNX Runtime. Give any of ``model`` (``compressed`` or
+    ``baseline``, both without exits), ``runtime``, ``precision`` or ``providers`` to decide
+    yourself; what is left out is then ``compressed``, ``onnxruntime`` and ``f32``.
+    ``operating_point`` names the thresholds to leave by; the exits then run on the runtime that is
+    given.
 
     ``runtime`` is ``onnxruntime`` or ``openvino``; ``precision`` is what float layers are computed
     in: ``f32``, or ``bf16`` on OpenVINO. ``threads`` is the number of threads of one call (None:

@@ -199,7 +199,8 @@ def test_a_deadline_needs_measured_times(tmp_path: Path) -> None:
         {**entry, "latency_ms": None} for entry in cascade.manifest.data["cascade"]["segments"]
     ]
     points: dict[str, list[float | None]] = {"full": [None, None]}
-    untimed = load(write_cascade(folder, "cnn", "onnxruntime", points, segments=entries))
+    write_cascade(folder, "cnn", "onnxruntime", points, segments=entries)
+    untimed = load(folder, operating_point="full")
     assert untimed(x).shape == (1, 5)
     with pytest.raises(BundleError, match="no times of its segments"):
         untimed(x, deadline_ms=5.0)
@@ -258,7 +259,7 @@ def test_segments_have_to_be_what_the_manifest_says(bundle: Path, tmp_path: Path
     for segments, message in ((swapped, "the model also needs"), (wrong, "the manifest promises")):
         folder = write_cascade(tmp_path / "bad", "cnn", "onnxruntime", points, segments=segments)
         with pytest.raises(BundleError, match=message):
-            load(folder)
+            load(folder, operating_point="full")
 
 
 def test_runs_on_openvino_as_well(tmp_path: Path) -> None:
