@@ -264,7 +264,8 @@ def complete(draft: Draft, progress: Progress) -> Job:
     check_ids(data, table_sizes(loaded.program, loaded.spec))
     exits = None
     if request.exit_data is not None:
-        data, exits = with_exit_samples(data, request.exit_data)
+        classes = loaded.spec.outputs[0].shape[-1]
+        data, exits = with_exit_samples(data, request.exit_data, classes)
     return Job(request, draft.profile, recipe, loaded, data, draft.cache, exit_samples=exits)
 
 

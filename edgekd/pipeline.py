@@ -30,7 +30,13 @@ from edgekd.steps import (
     run_stage,
     smaller_program,
 )
-from edgekd.summary import broken_rules, build_manifest, failed_checks, with_exits
+from edgekd.summary import (
+    broken_in_segments,
+    broken_rules,
+    build_manifest,
+    failed_checks,
+    with_exits,
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,10 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     broken = broken_rules(job.profile, steps[-1])
     manifest = build_manifest(job, steps, choice, proof, broken)
     exits = build_cascade(job, steps, manifest, progress)
+    if broken is not None:
+        broken = (*broken, *broken_in_segments(job.profile, exits))
     messages = failed_checks(job.budget, steps, proof, broken, exits)
-    manifest = with_exits(manifest, exits) | {"failed_checks": messages}
+    manifest = with_exits(manifest, exits, broken) | {"failed_checks": messages}
     files: dict[str, bytes | Path] = {
         "model.onnx": steps[-1].onnx,
         "baseline.onnx": steps[0].onnx,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -34,6 +35,20 @@ def broken_rules(profile: DeviceProfile, step: Step) -> Violations | None:
     if profile.runtime != "tensorrt":
         return None
     return check_tensorrt(step.onnx, opset=profile.opset)
+
+
+def broken_in_segments(profile: DeviceProfile, exits: Built | None) -> Violations:
+    """Return where a cascade breaks TensorRT's rules, the file's name before that of the node.
+
+    A segment has what the whole model does not: heads, confidences, and cuts between its layers.
+    """
+    if profile.runtime != "tensorrt" or exits is None:
+        return ()
+    return tuple(
+        replace(violation, node=f"{name}: {violation.node}")
+        for name, model in exits.files.items()
+        for violation in check_tensorrt(model, opset=profile.opset)
+    )
 
 
 def failed_checks(
@@ -298,8 +313,13 @@ def build_manifest(
     }
 
 
-def with_exits(manifest: dict[str, Any], exits: Built | None) -> dict[str, Any]:
-    """Return the manifest with what early exits came to, if there are any."""
+def with_exits(
+    manifest: dict[str, Any], exits: Built | None, broken: Violations | None
+) -> dict[str, Any]:
+    """Return the manifest with what early exits came to, if there are any.
+
+    ``broken``: where the whole model and its segments break the target's rules.
+    """
     if exits is None:
         return manifest
     notes = manifest["notes"]
@@ -310,6 +330,7 @@ def with_exits(manifest: dict[str, Any], exits: Built | None) -> dict[str, Any]:
         **manifest,
         "cascade": exits.cascade,
         "early_exits": exits.facts,
+        "target_rules": _rules(broken),
         "notes": notes,
     }
 

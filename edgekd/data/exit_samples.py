@@ -36,18 +36,21 @@ class _Labelled:
         return self.samples.digest(index)
 
 
-def with_exit_samples(data: Dataset, source: str) -> tuple[Dataset, StoredSamples]:
+def with_exit_samples(
+    data: Dataset, source: str, classes: int | None
+) -> tuple[Dataset, StoredSamples]:
     """Return the data with the samples' fingerprint and notes, and the samples.
 
     ``source`` is a folder ``CLASS/*.jpg`` or a .npz file; images are brought to the size and layout
-    of ``data``. Samples that are also in one of its sets are left out. Raises DataError for what
-    cannot be read, does not fit or has no class labels.
+    of ``data``. Samples that are also in one of its sets are left out. ``classes`` is how many the
+    model tells apart, if its outputs say so. Raises DataError for what cannot be read, does not fit
+    or has no labels of these classes.
     """
     example, labels = data.validation.batch(np.arange(1))
     if labels is None or labels.dtype.kind not in "iu":
         raise DataError(f"{_OPTION} is for class labels, which the validation samples do not have")
     samples = read_unlabeled(source, example, _OPTION)
-    targets = _targets(Path(source), data)
+    targets = _targets(Path(source), data, classes)
     found: StoredSamples = _Labelled(samples, targets)
     if isinstance(samples, ArraySamples):
         found = ArraySamples(samples.arrays, targets)
@@ -66,19 +69,35 @@ def with_exit_samples(data: Dataset, source: str) -> tuple[Dataset, StoredSample
     return replace(data, fingerprints={**data.fingerprints, "exits": entry}, notes=notes), kept
 
 
-def _targets(path: Path, data: Dataset) -> Array:
+def _targets(path: Path, data: Dataset, classes: int | None) -> Array:
     """Return the labels in the order of the samples; class folders count by their sorted names."""
-    if path.is_file():
-        found = read_npz(path)[0].targets
-        if found is None or found.dtype.kind not in "iu":
-            raise DataError(f"{_OPTION} {path}: it needs class labels, y or y_train")
-        return found
-    files = images_below(path)
-    names = [file.relative_to(path).parts[0] for file in files]
-    classes = list(data.classes or sorted(set(names)))
-    if unknown := sorted(set(names) - set(classes)):
+    if path.is_dir():
+        return _folder_targets(path, data, classes)
+    found = read_npz(path)[0].targets
+    if found is None or found.dtype.kind not in "iu":
+        raise DataError(f"{_OPTION} {path}: it needs class labels, y or y_train")
+    if classes is not None and (found >= classes).any():
         raise DataError(
-            f"{_OPTION} {path}: expected CLASS/*.jpg with the classes {', '.join(classes[:5])}, "
+            f"{_OPTION} {path}: a label is {found.max()}, and the model's classes go from 0 to "
+            f"{classes - 1}"
+        )
+    return found
+
+
+def _folder_targets(path: Path, data: Dataset, classes: int | None) -> Array:
+    parts = [file.relative_to(path).parts for file in images_below(path)]
+    if loose := [names[0] for names in parts if len(names) < 2]:
+        raise DataError(f"{_OPTION} {path}: expected CLASS/*.jpg, found {loose[0]} in no folder")
+    names = [first for first, *_ in parts]
+    known = list(data.classes or sorted(set(names)))
+    if unknown := sorted(set(names) - set(known)):
+        raise DataError(
+            f"{_OPTION} {path}: expected CLASS/*.jpg with the classes {', '.join(known[:5])}, "
             f"found {unknown[0]}"
         )
-    return np.array([classes.index(name) for name in names], np.int64)
+    if data.classes is None and classes is not None and len(known) != classes:
+        raise DataError(
+            f"{_OPTION} {path}: it has {len(known)} class folders and the model {classes} classes, "
+            "of which --data has no names; give a folder for each, or a .npz file with x and y"
+        )
+    return np.array([known.index(name) for name in names], np.int64)

@@ -71,8 +71,8 @@ def _make(
     if grid is None:
         has = "x".join(map(str, sizes))
         raise ValueError(
-            f"a head of kind {kind!r} needs a feature map"
-            f"{' ' if kind == 'conv' else 'of tokens in a square '}, and the tensor is {has}"
+            f"a head of kind {kind!r} needs {'a feature map or ' if kind == 'conv' else ''}tokens "
+            f"in a square, and the tensor is {has}"
         )
     if kind == "conv":
         return LocalHead(width, *grid, classes)

@@ -48,8 +48,9 @@ def find_places(
                 node = named[name]
                 chosen[node.name] = Place(node.name, name, shares[node])
         return sorted(chosen.values(), key=lambda place: place.share)
-    ends = [node for node in block_ends(module) if 0 < shares[node] < 0.95]
     names = {node: name for name, node in reversed(named.items())}
+    ends = [node for node in block_ends(module) if 0 < shares[node] < 0.95]
+    ends = [node for node in ends if node in names] or ends
     found: list[fx.Node] = []
     for index in range(candidates):
         wanted = FIRST + (LAST - FIRST) * (index / (candidates - 1) if candidates > 1 else 0.5)

@@ -96,7 +96,7 @@ def run(state: CompressionState, options: EarlyExitStage, progress: Progress) ->
         stripped = refresh(without_exits(student.module, own), state.example)
         return state.with_model(stripped, **details, early_exit=_about(options, exits))
     if options.heads is not None:
-        details["heads"] = _train_heads(state, options.heads, student, places, progress)
+        details["heads"] = _train_heads(state, options.heads, student, own, places, progress)
     module = student.module
     if is_quantized(model):
         module = quantize_heads(state, module, [p.node for p in places], own, progress)
@@ -255,11 +255,12 @@ def _train_heads(
     state: CompressionState,
     options: ExitHeads,
     student: Attached,
+    own: int,
     places: Sequence[Place],
     progress: Progress,
 ) -> dict[str, Any]:
     """Train the heads against the final output; nothing else changes."""
-    taps = _head_taps(student)
+    taps = head_taps(student, own)
     if options.feature_weight > 0 and not taps:
         options = options.model_copy(update={"feature_weight": 0.0})
         progress.note("early_exit: no head has features of the last block's size to compare")
@@ -277,11 +278,14 @@ def _train_heads(
     )
 
 
-def _head_taps(student: Attached) -> list[Tap]:
-    """Return what heads pool beside the last tensor between two blocks, where sizes agree."""
+def head_taps(student: Attached, own: int) -> list[Tap]:
+    """Return what heads pool beside the last tensor between two blocks, where sizes agree.
+
+    Blocks are those of the program without its heads: behind a place, heads need its tensor too,
+    so that nothing further on cuts the whole program in two.
+    """
     nodes = {node.name: node for node in student.module.graph.nodes}
-    ends = block_ends(student.module)
-    last = [node for node in ends if node.name not in student.features][-1:]
+    last = block_ends(without_exits(student.module, own))[-1:]
     return [
         Tap(name, end.name)
         for end in last

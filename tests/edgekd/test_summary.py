@@ -6,12 +6,14 @@ from typing import Any
 from networks import network, quantize
 from tensorrt_graphs import exported, good_block, spoiled, uint8
 
+from edgekd.cascade import Built
 from edgekd.device import load_profile
 from edgekd.export.onnx import export_onnx
 from edgekd.export.parity import Parity
 from edgekd.metrics import Budget, Quality
 from edgekd.steps import Step
 from edgekd.summary import (
+    broken_in_segments,
     broken_rules,
     failed_checks,
     pruning_notes,
@@ -85,6 +87,20 @@ def test_a_graph_that_keeps_the_rules_passes() -> None:
     last = step(good_block().SerializeToString())
     assert broken_rules(load_profile("jetson"), last) == ()
     assert failed_checks(NO_BUDGET, [last], PASSED, ()) == []
+
+
+def test_segments_are_held_to_the_rules_too() -> None:
+    good, bad = good_block().SerializeToString(), spoiled(uint8)
+    exits = Built({"segment_0.onnx": good, "segment_1.onnx": bad}, None, {})
+    found = broken_in_segments(load_profile("jetson"), exits)
+    assert [violation.node for violation in found] == [
+        "segment_1.onnx: q_x",
+        "segment_1.onnx: dq_x",
+    ]
+    (line,) = failed_checks(NO_BUDGET, [step(good)], PASSED, found)
+    assert "is broken at segment_1.onnx: q_x: quantizes to uint8" in line
+    assert broken_in_segments(load_profile("jetson"), None) == ()
+    assert broken_in_segments(load_profile("cpu"), exits) == ()
 
 
 def test_other_runtimes_have_no_rules() -> None:

@@ -111,3 +111,14 @@ def test_says_which_model_cannot_be_loaded(make_model: Make, tmp_path: Path) -> 
     with pytest.raises(MeasurementError, match="model 'b' cannot be loaded") as caught:
         timed({"a": make_model(), "b": tmp_path / "bad.onnx"})
     assert "\n" not in str(caught.value)
+
+
+def test_parts_of_a_model_need_not_take_the_same_inputs(make_model: Make) -> None:
+    models = {
+        "a": variant(make_model("a", ("N", 3, 4))),
+        "b": variant(make_model("b", ("N", 5), input_name="link")),
+    }
+    with pytest.raises(MeasurementError):
+        run(models, SHORT, 0)
+    answer = run(models, SHORT, 0, same_inputs=False)
+    assert {name: len(times) for name, times in answer["samples_ns"].items()} == {"a": 5, "b": 5}

@@ -71,3 +71,21 @@ def test_without_batches_or_batch_norms_nothing_changes(name: str) -> None:
     count = reestimate_batch_norm(graph, [] if name == "resnet" else [(x,)])
     assert count == 0
     assert all(torch.equal(v, before[k]) for k, v in graph.state_dict().items())
+
+
+def test_frozen_batch_norms_stay_in_inference_and_keep_their_statistics() -> None:
+    _, graph, x = program()
+    means = [str(norm.args[3].target) for norm in batch_norms(graph)]  # type: ignore[union-attr]
+    frozen = set(means[:3])
+    before = {name: value.clone() for name, value in graph.named_buffers()}
+    train_batch_norm(graph, True, frozen=frozen)
+    assert [norm.args[5] for norm in batch_norms(graph)] == [m not in frozen for m in means]
+    graph(x)
+    moved = {name for name, value in graph.named_buffers() if not torch.equal(value, before[name])}
+    assert moved == {name.replace("_mean", end) for name in means[3:] for end in ("_mean", "_var")}
+    train_batch_norm(graph, False)
+    now = {name: value.clone() for name, value in graph.named_buffers()}
+    assert reestimate_batch_norm(graph, [(x,)], frozen=frozen) == 1
+    again = {name for name, value in graph.named_buffers() if not torch.equal(value, now[name])}
+    assert again == moved
+    assert reestimate_batch_norm(graph, [(x,)], frozen=means) == 0
