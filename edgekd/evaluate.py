@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import numpy.typing as npt
 
 from edgekd.data.source import Dataset, open_data
 from edgekd.errors import DataError
-from edgekd.metrics import Quality, compare_outputs
+from edgekd.metrics import Quality, compare_outputs, drop_points
 from edgekd.progress import Progress, Silent
-from edgekd.runtime import Manifest, Model, load
+from edgekd.runtime import Manifest, load
 
 BATCH_SIZE = 64
 
@@ -57,13 +58,12 @@ def evaluate(
     """
     progress = progress or Silent()
     network = load(bundle, model, runtime=runtime, precision=precision)
-    dataset = open_for(network.manifest, data)
-    for note in dataset.notes:
-        progress.note(note)
-    if dataset.preprocessing is not None and not network.manifest.preprocessing:
+    dataset = _open_noting(network.manifest, data, progress)
+    if model == "compressed" and network.manifest.cascade is not None:
+        names = ", ".join(network.manifest.cascade.operating_points)
         progress.note(
-            "the bundle has no preprocessing: pixels are divided by 255, which is wrong for a "
-            "network trained with --mean and --std"
+            "this is the model without its early exits; --operating-point NAME evaluates them: "
+            f"{names}"
         )
     outputs, targets = _run(network, dataset, f"Evaluating {model}", progress)
     is_reference = (model, runtime) == ("baseline", "onnxruntime")
@@ -78,6 +78,87 @@ def evaluate(
     quality = compare_outputs(outputs, reference, targets)
     same = _is_same(network.manifest, dataset)
     return Evaluation(model, runtime, precision, quality, same)
+
+
+@dataclass(frozen=True)
+class ExitEvaluation:
+    """The quality of early exits at one operating point, on validation samples.
+
+    ``quality`` compares with the same bundle's model without exits on ONNX Runtime, below which
+    they are ``drop_points``. ``shares`` of the samples left at each of ``exits``, the last being
+    the end. The rest is as in ``Evaluation``.
+    """
+
+    operating_point: str
+    runtime: str
+    precision: str | None
+    quality: Quality
+    drop_points: float
+    exits: tuple[str, ...]
+    shares: tuple[float, ...]
+    same_samples: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def evaluate_exits(
+    bundle: Path,
+    data: str,
+    operating_point: str,
+    *,
+    runtime: str = "onnxruntime",
+    precision: str | None = None,
+    progress: Progress | None = None,
+) -> ExitEvaluation:
+    """Run the early exits of ``bundle`` over the validation part of ``data``.
+
+    Arguments and errors are those of ``evaluate``; BundleError also for a bundle without early
+    exits and for an operating point that it does not have, which names those that it has.
+    """
+    progress = progress or Silent()
+    cascade = load(bundle, operating_point=operating_point, runtime=runtime, precision=precision)
+    dataset = _open_noting(cascade.manifest, data, progress)
+    taken: list[npt.NDArray[np.int64]] = []
+
+    def answer(**arrays: Any) -> Array:
+        found = cascade.run(**arrays)
+        taken.append(found.exits)
+        return found.outputs
+
+    outputs, targets = _run(answer, dataset, f"Evaluating {operating_point}", progress)
+    with load(bundle, "compressed") as whole:
+        reference, _ = _run(whole, dataset, "Evaluating compressed", progress)
+    _check_labels(targets, outputs[0], cascade.manifest)
+    described = cascade.manifest.cascade
+    assert described is not None
+    names = (*(exit.name for exit in described.exits), "end")
+    quality = compare_outputs(outputs, reference, targets)
+    counts = np.bincount(np.concatenate(taken), minlength=len(names))
+    return ExitEvaluation(
+        operating_point,
+        runtime,
+        precision,
+        quality,
+        drop_points(quality, compare_outputs(reference, reference, targets)),
+        names,
+        tuple((counts / counts.sum()).tolist()),
+        _is_same(cascade.manifest, dataset),
+    )
+
+
+def _open_noting(manifest: Manifest, data: str, progress: Progress) -> Dataset:
+    """Open the data, and say what is odd about it."""
+    dataset = open_for(manifest, data)
+    for note in dataset.notes:
+        progress.note(note)
+    if dataset.preprocessing is not None and not manifest.preprocessing:
+        progress.note(
+            "the bundle has no preprocessing: pixels are divided by 255, which is wrong for a "
+            "network trained with --mean and --std"
+        )
+    return dataset
 
 
 def open_for(manifest: Manifest, data: str) -> Dataset:
@@ -101,7 +182,7 @@ def open_for(manifest: Manifest, data: str) -> Dataset:
 
 
 def _run(
-    network: Model, dataset: Dataset, description: str, progress: Progress
+    network: Callable[..., Any], dataset: Dataset, description: str, progress: Progress
 ) -> tuple[tuple[Array, ...], Array | None]:
     """Return every output for every validation sample, and the targets if there are any."""
     total = len(dataset.validation)

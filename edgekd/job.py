@@ -149,7 +149,8 @@ class Job:
                 **budget,
                 "model": self.loaded.sha256,
                 "inputs": self.loaded.spec.to_dict(),
-                "data": self.data.fingerprints,
+                # The samples that thresholds are chosen on decide nothing before that.
+                "data": {n: f for n, f in self.data.fingerprints.items() if n != "exits"},
                 "preprocessing": self.data.preprocessing and self.data.preprocessing.to_dict(),
                 "profile": self.profile.model_dump(mode="json", include=_DECIDING_FIELDS),
                 "seed": self.recipe.seed,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgekd.device import DeviceProfile, data_root, is_file_name
 from edgekd.errors import RecipeError
@@ -238,6 +238,12 @@ class EarlyExitStage(Settings):
         OperatingPoint(name="fast", max_drop=2.0),
     )
     certainty: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+
+    @field_validator("joint", mode="before")
+    @classmethod
+    def _no_features_unless_asked(cls, value: object) -> object:
+        """Keep the default of ``feature_weight`` where only other keys of ``joint`` are given."""
+        return {"feature_weight": 0.0, **value} if isinstance(value, dict) else value
 
     def trained_settings(self) -> dict[str, Any]:
         """Return what decides the model that comes out: all but what thresholds are chosen by."""

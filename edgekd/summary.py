@@ -324,7 +324,8 @@ def with_exits(
         return manifest
     notes = manifest["notes"]
     if exits.cascade is not None:
-        notes = [*notes, *_exit_notes(exits.cascade, exits.facts)]
+        faster = _faster_without(manifest["candidates"], exits.cascade)
+        notes = [*notes, *_exit_notes(exits.cascade, exits.facts), *faster]
     return {
         **manifest,
         "cascade": exits.cascade,
@@ -353,3 +354,25 @@ def _exit_notes(cascade: Mapping[str, Any], facts: Mapping[str, Any]) -> list[st
             "choose them on others"
         )
     return notes
+
+
+def _faster_without(candidates: Mapping[str, Any] | None, cascade: Mapping[str, Any]) -> list[str]:
+    """Say where the model without exits is faster on another runtime than the cascade is.
+
+    Both are compared through the compressed model on ONNX Runtime, which each was timed against.
+    """
+    times = cascade["operating_points"][cascade["default"]]["measured"].get("latency")
+    rows = [] if candidates is None else candidates["rows"]
+    chosen = next((row for row in rows if row["chosen"]), None)
+    own = [r for r in rows if r["model"] == "compressed" and r["runtime"] == "onnxruntime"]
+    if times is None or chosen is None or chosen["runtime"] == "onnxruntime" or not own:
+        return []
+    gain = (chosen["ratio"] or 1.0) / (own[0]["ratio"] or 1.0)
+    if gain * times["ratio"] <= 1:
+        return []
+    return [
+        f"the {chosen['model']} model without exits on {chosen['runtime']} ({chosen['precision']}) "
+        f"is {gain * times['ratio']:.2f}x as fast as the cascade on onnxruntime here: "
+        f"load(bundle, {chosen['model']!r}, runtime={chosen['runtime']!r}, "
+        f"precision={chosen['precision']!r})"
+    ]

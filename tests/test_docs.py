@@ -16,6 +16,7 @@ from edgekd_cli.app import app
 from edgekd.recipe import (
     Calibration,
     Distill,
+    EarlyExitStage,
     PruneStage,
     QuantizeStage,
     Recovery,
@@ -154,6 +155,7 @@ def test_recipe_page_shows_the_shipped_default(tmp_path: Path) -> None:
         ("### `stage: quantize`", Distill, "distill."),
         ("### `stage: prune`", PruneStage, ""),
         ("### `stage: sparsify`", SparsifyStage, ""),
+        ("### `stage: early_exit`", EarlyExitStage, ""),
     ],
 )
 def test_every_recipe_key_is_documented_with_its_default(
@@ -167,7 +169,7 @@ def test_every_recipe_key_is_documented_with_its_default(
         shown = rows[f"{prefix}{name}"].strip()
         if isinstance(default, bool):
             assert shown == str(default).lower()
-        elif name != "distill":
+        elif name not in ("distill", "joint", "heads", "operating_points"):
             plain = list(default) if isinstance(default, tuple) else default
             assert shown == ("null" if plain is None else str(plain)), name
 
@@ -181,6 +183,24 @@ def test_training_of_a_smaller_model_differs_as_documented(stage: str) -> None:
         if field.default != Distill.model_fields[name].default
     }
     assert {key: text for key, text in rows.items() if key.startswith("distill.")} == changed
+
+
+def test_training_of_early_exits_differs_as_documented() -> None:
+    stage = EarlyExitStage(stage="early_exit")
+    rows = documented_defaults("### `stage: early_exit`")
+    for name in ("joint", "heads"):
+        training = getattr(stage, name)
+        changed = {
+            f"{name}.{key}": "null" if value is None else str(value)
+            for key, field in Distill.model_fields.items()
+            if (value := getattr(training, key)) != field.default
+        }
+        assert {key: text for key, text in rows.items() if key.startswith(f"{name}.")} == changed
+    points = [(point.name, str(point.max_drop)) for point in stage.operating_points]
+    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    for key, values in zip(("name", "max_drop"), zip(*points, strict=True), strict=True):
+        shown = ", ".join(f"`{value}`" for value in values)
+        assert f"| `operating_points[].{key}` | {shown} |" in text
 
 
 def documented_defaults(section: str) -> dict[str, str]:

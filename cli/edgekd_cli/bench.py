@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgekd_cli.console import open_progress
+from edgekd_cli.exits import show_stored_times
 from edgekd_cli.options import Json
 from edgekd_cli.output import show_json, show_line, show_table
 
@@ -44,6 +45,7 @@ def run(
 ) -> None:
     """Time every model of a bundle (or ONNX files) against the original, in alternating calls."""
     from edgekd.bench import Protocol, measure
+    from edgekd.runtime.bundle import read_manifest
 
     runtimes = list(dict.fromkeys(runtime or ["onnxruntime"]))
     found = collect(models, only_onnxruntime=runtimes == ["onnxruntime"])
@@ -66,6 +68,8 @@ def run(
         show_json(report.to_dict(samples=False))
     else:
         _show(report)
+        for folder in filter(Path.is_dir, models):
+            show_stored_times(read_manifest(folder).data)
 
 
 def on_runtimes(models: Mapping[str, Path], runtimes: Sequence[str]) -> dict[str, Variant]:

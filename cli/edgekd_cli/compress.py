@@ -46,6 +46,14 @@ def run(
             help="Folder of images of any form, or a .npz file, for distillation to train on too."
         ),
     ] = None,
+    exit_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled .npz file or folder CLASS/*.jpg on which the thresholds of early exits "
+            "are chosen.",
+            show_default="the validation samples",
+        ),
+    ] = None,
     mean: Annotated[
         str | None, typer.Option(help="Per channel, of pixels / 255: 0.485,0.456,0.406")
     ] = None,
@@ -95,6 +103,12 @@ def run(
         Choice,
         typer.Option(help="What may be chosen to run the model; auto takes what is fastest."),
     ] = Choice.auto,
+    single_file: Annotated[
+        bool,
+        typer.Option(
+            "--single-file", help="Write the early exits as one ONNX model with If nodes too."
+        ),
+    ] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Instead of the recipe's seed.")
     ] = None,
@@ -138,6 +152,8 @@ def run(
         seed=seed,
         cache=cache,
         unlabeled=unlabeled,
+        exit_data=exit_data,
+        single_file=single_file,
     )
     if dry_run:
         _show_plan(request, as_json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekd_cli.exits import show_segments
 from edgekd_cli.options import Json
 from edgekd_cli.output import show_json, show_line, show_table, size
 from edgekd_cli.results import show_result
@@ -20,7 +21,7 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="The folder that compress wrote.")],
     as_json: Json = False,
 ) -> None:
-    """Show inputs, outputs, bits and kernel per layer, sizes and provenance of a bundle."""
+    """Show inputs, outputs, bits and kernel per layer, exits, sizes and origin of a bundle."""
     from edgekd.runtime.bundle import read_manifest, verify
 
     manifest = read_manifest(bundle)
@@ -30,6 +31,7 @@ def run(
         return
     _show_interface(manifest)
     _show_files(manifest)
+    show_segments(manifest.data)
     show_result(manifest.data)
     _show_layers(manifest.data)
     _show_provenance(manifest.data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekd_cli.exits import show_exits
 from edgekd_cli.output import percent, show_line, show_table, size
 
 COLUMNS = ("stage", "metric", ">value", ">drop", ">size", ">latency", ">speed", ">time")
@@ -30,9 +31,11 @@ def show_result(manifest: Record) -> None:
     if manifest.get("parity"):
         show_line(_parity(manifest["parity"]))
     if manifest.get("kernels"):
-        show_kernels(manifest["kernels"])
+        asked = any(stage["name"] == "quantize" for stage in stages)
+        show_kernels(manifest["kernels"], reasons=asked)
     if manifest.get("candidates") and manifest.get("deployment"):
         show_choice(manifest["candidates"], manifest["deployment"])
+    show_exits(manifest)
     for note in manifest.get("notes") or []:
         show_line(f"note: {note}")
 
@@ -124,8 +127,11 @@ def _sensitivity_row(row: Record, returned: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def show_kernels(kernels: Record) -> None:
-    """Print how many layers run as integer kernels, and each one that does not with its reason."""
+def show_kernels(kernels: Record, *, reasons: bool) -> None:
+    """Print how many layers run as integer kernels and, with ``reasons``, why others do not.
+
+    Where nobody asked for integers, a reason for each layer says nothing.
+    """
     show_line(
         f"INT8 in {kernels['runtime']}: "
         f"{kernels['integer_layers']} of {kernels['layers_total']} convolutions and matrix "
@@ -136,7 +142,7 @@ def show_kernels(kernels: Record) -> None:
             "bits: " + ", ".join(f"{count} {bits}" for bits, count in kernels["bits"].items())
         )
     for layer in kernels["layers"]:
-        if layer["precision"] != "int8":
+        if reasons and layer["precision"] != "int8":
             reason = layer["reason"] or "no reason known"
             show_line(f"  float: {layer['name']} ({layer['op']}): {reason}")
 

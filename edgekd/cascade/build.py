@@ -15,6 +15,7 @@ from edgekd.cascade.costs import PartCosts, computed_parts, measure_parts
 from edgekd.cascade.measured import measure_cascade
 from edgekd.cascade.points import FULL, Chosen, choose_points
 from edgekd.cascade.recorded import Recorded, record
+from edgekd.export.kernels import read_kernels, read_placement
 from edgekd.export.segments import ExitOutput, Segment, split
 from edgekd.export.single_file import single_file
 from edgekd.job import Job
@@ -130,6 +131,7 @@ def _build(
         "expected_full": chosen.costs[-1],
         "without_exits": chosen.whole,
         "kept": [step.exits[i].name for i in chosen.exits],
+        "costs": list(chosen.costs[:-1]),
         "curve": [asdict(point) for point in chosen.curve],
         "single_file_point": _single_file_point(chosen) if job.request.single_file else None,
     }
@@ -165,7 +167,14 @@ def _manifest(
     entries = []
     for index, (segment, latency) in enumerate(zip(segments, latencies, strict=True)):
         link = None if segment.link is None else asdict(segment.link)
-        entries.append({"file": f"segment_{index}.onnx", "link": link, "latency_ms": latency})
+        entries.append(
+            {
+                "file": f"segment_{index}.onnx",
+                "link": link,
+                "latency_ms": latency,
+                "kernels": _kernels(segment.model, job.profile.runtime),
+            }
+        )
     return {
         "confidence": options.confidence,
         "exits": [
@@ -179,6 +188,13 @@ def _manifest(
         },
         "default": chosen.default,
     }
+
+
+def _kernels(model: bytes, runtime: str) -> dict[str, int]:
+    """Return how many convolutions and matrix products there are, and how many on integers."""
+    found = read_kernels(model) if runtime == "onnxruntime" else read_placement(model, runtime)
+    counts = found.to_dict()
+    return {key: counts[key] for key in ("integer_layers", "layers_total")}
 
 
 def _latencies(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, shape_inference
 
 from edgekd.errors import ExportError
-from edgekd.runtime.tensors import DTYPES
+from edgekd.runtime.tensors import DTYPES, one_line
 from edgekd.spec import TensorSpec
 
 _BATCHES = 2, 3
@@ -76,8 +76,14 @@ def check_rows(model: bytes, names: Sequence[str]) -> None:
     )
     generator = np.random.default_rng(0)
     feed = {value.name: _pair(value, generator) for value in session.get_inputs()}
-    one = session.run(list(names), feed)
-    two = session.run(list(names), {n: np.ascontiguousarray(a[::-1]) for n, a in feed.items()})
+    try:
+        one = session.run(list(names), feed)
+        two = session.run(list(names), {n: np.ascontiguousarray(a[::-1]) for n, a in feed.items()})
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        raise ExportError(
+            f"the cut at {names[0]} cannot be checked, since the model fails on small numbers: "
+            f"{one_line(error)}"
+        ) from error
     for name, straight, turned in zip(names, one, two, strict=True):
         half = len(straight) // 2
         back = np.concatenate([turned[half:], turned[:half]]).astype(np.float64)

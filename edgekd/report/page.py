@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from edgekd.report.exits import exits_of
 from edgekd.report.plots import sensitivity_plot, stage_plot
 from edgekd.report.pruning import pruning_of
 
@@ -36,6 +37,11 @@ def render_report(manifest: Mapping[str, Any]) -> str:
     ]
     for shown in pruning:
         shown["plot"] = Markup(shown["plot"])
+    exits = None
+    if manifest.get("early_exits"):
+        exits = exits_of(manifest["cascade"], manifest["early_exits"])
+        if exits["kept"]:
+            exits["plot"] = Markup(exits["plot"])
     return environment.from_string(template).render(
-        m=manifest, plot=plot, sensitivity=sensitivity, pruning=pruning
+        m=manifest, plot=plot, sensitivity=sensitivity, pruning=pruning, exits=exits
     )

@@ -87,6 +87,52 @@ def width_plot(groups: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure)
 
 
+def exit_plot(points: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
+    """Return accuracy against expected cost of the best thresholds as an SVG, with marked points.
+
+    ``points`` are a cascade's operating points, ``facts`` the manifest's ``early_exits``. All is as
+    on the samples that thresholds were chosen or tested on. The curve ends at twice the largest
+    loss that a point may have, since what is below would leave no room for the rest.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    axes = figure.subplots()
+    whole = facts["full_accuracy"]
+    most = 2 * max(point["max_drop"] for point in facts["wanted"]) / 100
+    curve = [point for point in facts["curve"] if point["mean_loss"] <= most]
+    heights = [whole - point["mean_loss"] for point in curve]
+    axes.plot([p["cost"] for p in curve], heights, color=_BAR, marker=".", markersize=4)
+    axes.axhline(whole, color=_BAR, linewidth=0.8, linestyle=":")
+    axes.axvline(facts["without_exits"], color=_BAR, linewidth=0.8, linestyle=":")
+    marks = [("model without exits", facts["without_exits"], whole, "s", _INK)]
+    for name, point in points.items():
+        cost = point.get("expected_cost", facts["expected_full"])
+        height = whole - point.get("loss_points", 0.0) / 100
+        marks.append((name, cost, height, "o" if point["certified"] else "X", _ACCENT))
+    for place, (name, cost, height, marker, color) in enumerate(marks):
+        axes.plot([cost], [height], marker, color=color, markersize=7, label=f"{place + 1} {name}")
+        axes.annotate(
+            str(place + 1),
+            (cost, height),
+            xytext=(7 * (place - len(points) / 2), 8),  # beside each other where marks coincide
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=_INK,
+        )
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    unit = "ms" if facts["unit"] == "ms" else "share of the whole model's"
+    axes.set_xlabel(f"expected cost of a sample, {unit}", fontsize=8, color=_INK)
+    axes.set_title("top-1 against expected cost", fontsize=9, color=_INK)
+    axes.margins(x=0.08, y=0.12)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=4, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8, colors=_INK)
+    return _svg(figure)
+
+
 def _units(group: Mapping[str, Any]) -> str:
     if group["after"] == group["before"]:
         return f"all {group['before']} {group['kind']}"

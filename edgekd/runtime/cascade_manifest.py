@@ -54,6 +54,11 @@ class CascadeManifest:
     operating_points: Mapping[str, tuple[float | None, ...]]
     default: str
 
+    @property
+    def leaves_by_default(self) -> bool:
+        """Tell whether samples can leave at the default point: at ``full`` none does."""
+        return any(threshold is not None for threshold in self.operating_points[self.default])
+
 
 def parse_cascade(value: object, files: Collection[str]) -> CascadeManifest:
     """Check plain JSON data and return it typed; raises BundleError that names the field."""

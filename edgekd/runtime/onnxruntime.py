@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import onnxruntime as ort
@@ -38,20 +40,39 @@ def open_onnxruntime(
     target_runtime: str,
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
+    *,
+    shared_memory: bool = False,
 ) -> OnnxRuntimeSession:
     """Open an ONNX model that was written for ``target_runtime``.
 
-    ``threads`` and ``providers`` are those of ``load``. Raises BundleError when a provider is not
-    there or ONNX Runtime cannot open the model.
+    ``threads`` and ``providers`` are those of ``load``. With ``shared_memory``, the session takes
+    its working memory from one arena of the process, which stays when the session goes.
+
+    Raises BundleError when a provider is not there or ONNX Runtime cannot open the model.
     """
     options = session_options(target_runtime)
     if threads is not None:
         options.intra_op_num_threads = threads
+    if shared_memory:
+        _make_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     available = _available(providers)
     try:
         return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=available))
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise BundleError(f"ONNX Runtime cannot open it: {one_line(error)}") from error
+
+
+@lru_cache
+def _make_arena() -> None:
+    """Give ONNX Runtime an arena for all sessions that ask for it.
+
+    Models that run one after the other then use the same memory, and find it in the cache.
+    """
+    kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
+    with contextlib.suppress(Exception):  # older versions take no second one beside the caller's
+        ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, -1, -1))
 
 
 def _available(providers: Sequence[Any] | None) -> list[Any]:

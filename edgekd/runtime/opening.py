@@ -30,10 +30,14 @@ def open_session(
     choice: Deployment,
     threads: int | None,
     providers: Sequence[Any] | None,
+    *,
+    one_of_several: bool = False,
 ) -> Session:
     """Open a model that was written for ``target_runtime`` as ``choice`` says.
 
-    ``threads`` and ``providers`` are those of ``load``. Raises BundleError where that cannot be.
+    ``threads`` and ``providers`` are those of ``load``. ``one_of_several`` is for models that run
+    one after the other: they may share their working memory. Raises BundleError where that cannot
+    be.
     """
     if threads is not None and threads < 1:
         raise BundleError(f"threads must be 1 or more, not {threads}")
@@ -43,7 +47,9 @@ def open_session(
                 f"ONNX Runtime computes a model as it is written, not in {choice.precision}; "
                 'for bf16 choose runtime="openvino"'
             )
-        return open_onnxruntime(content, target_runtime, threads, providers)
+        return open_onnxruntime(
+            content, target_runtime, threads, providers, shared_memory=one_of_several
+        )
     if choice.runtime != "openvino":
         raise BundleError(f"there is no runtime {choice.runtime!r}, only {', '.join(RUNTIMES)}")
     if providers is not None:

@@ -73,11 +73,12 @@ def load(
     """Open a model of the bundle in the folder ``bundle``.
 
     ``load(bundle)`` opens what ``compress`` chose: a model with early exits at its default
-    operating point, on ONNX Runtime; else the manifest's ``deployment``; else the compressed model
-    on ONNX Runtime. Give any of ``model`` (``compressed`` or ``baseline``, both without exits),
-    ``runtime``, ``precision`` or ``providers`` to decide yourself; what is left out is then
-    ``compressed``, ``onnxruntime`` and ``f32``. ``operating_point`` names the thresholds to leave
-    by; the exits then run on the runtime that is given.
+    operating point, on ONNX Runtime, if samples leave there; else the manifest's ``deployment``;
+    else the compressed model on ONNX Runtime. Give any of ``model`` (``compressed`` or
+    ``baseline``, both without exits), ``runtime``, ``precision`` or ``providers`` to decide
+    yourself; what is left out is then ``compressed``, ``onnxruntime`` and ``f32``.
+    ``operating_point`` names the thresholds to leave by; the exits then run on the runtime that is
+    given.
 
     ``runtime`` is ``onnxruntime`` or ``openvino``; ``precision`` is what float layers are computed
     in: ``f32``, or ``bf16`` on OpenVINO. ``threads`` is the number of threads of one call (None:
@@ -96,7 +97,8 @@ def load(
     manifest = read_manifest(folder)
     free = (model, runtime, precision, providers) == (None, None, None, None)
     choice = Deployment(model or "compressed", runtime or "onnxruntime", precision)
-    if operating_point is not None or (free and manifest.cascade is not None):
+    exits = free and manifest.cascade is not None and manifest.cascade.leaves_by_default
+    if operating_point is not None or exits:
         if model is not None:
             raise BundleError(f"the model {model!r} has no exits: leave out operating_point")
         return _load_cascade(folder, manifest, operating_point, choice, threads, providers)
@@ -131,7 +133,9 @@ def _load_cascade(
     for index, segment in enumerate(cascade.segments):
         runtime = manifest.target["runtime"]
         try:
-            session = open_session(content[segment.file], runtime, choice, threads, providers)
+            session = open_session(
+                content[segment.file], runtime, choice, threads, providers, one_of_several=True
+            )
             check_signature(session, segment_spec(session, manifest.spec, cascade, index))
         except BundleError as error:
             raise BundleError(f"{folder}: {segment.file}: {error}") from error

@@ -38,6 +38,19 @@ def test_inspect(run_cli, bundle: Path) -> None:
         assert words in text, words
 
 
+def test_inspect_gives_no_reasons_for_float_where_nothing_was_quantized(
+    run_cli: Any, bundle: Path
+) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["stages"][1]["name"] = "prune"
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+    text = run_cli("inspect", str(bundle)).stdout
+
+    assert "INT8 in onnxruntime 1.31: 1 of 1" in text
+    assert "float: pool[0]" not in text
+
+
 def test_inspect_counts_zeros(run_cli, bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     first, last = manifest["stages"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from exit_job import write_job
 from networks import IMAGE, build, conv_bn
 from torch import Tensor, nn
 
@@ -57,6 +58,22 @@ def pruned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / "data.npz"),
         target="jetson",  # its latency is not measured
         recipe=str(folder / "pruned.yaml"),
+        out=folder / "bundle",
+        cache=folder / "cache",
+    )
+    return compress(request).out
+
+
+@pytest.fixture(scope="session")
+def exit_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle behind ``early_exit`` and ``quantize``, one point promised and one not."""
+    folder = tmp_path_factory.mktemp("exits")
+    write_job(folder)
+    request = CompressRequest(
+        folder / "model.pt2",
+        str(folder / "data.npz"),
+        target="jetson",  # its latency is not measured
+        recipe=str(folder / "recipe.yaml"),
         out=folder / "bundle",
         cache=folder / "cache",
     )

@@ -135,7 +135,7 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
     for mistake in (
         "sed: unknown key (did you mean seed?)",
         "name: ",
-        "stages[0].stage: 'quantise' is not one of prune, sparsify, quantize (did you mean qu",
+        "stages[0].stage: 'quantise' is not one of prune, sparsify, early_exit, quantize (did ",
         "stages[1].calibration.samples: should be greater than or equal to 1, not 0",
         "stages[1].calibration.methods: unknown key (did you mean method?)",
         "stages[1].distill.temperature: should be greater than 0, not 0",
@@ -384,3 +384,21 @@ def test_the_recipe_of_all_stages_is_that_of_two_with_zeros_between() -> None:
     sparse = load_recipe("sparse24-int8-distilled")
     assert all_three.stages == (both.stages[0], sparse.stages[0], both.stages[1])
     assert getattr(all_three.stages[1], "if_no_gain", None) == "skip"
+
+
+def test_training_backbone_and_heads_compares_no_features_unless_asked() -> None:
+    def joint(**keys: float) -> Recovery | None:
+        return EarlyExitStage.model_validate({"stage": "early_exit", "joint": keys}).joint
+
+    assert joint(epochs=10) == joint() == EarlyExitStage(stage="early_exit").joint
+    found = joint(feature_weight=2.0)
+    assert found is not None and found.feature_weight == 2.0
+    assert EarlyExitStage(stage="early_exit", joint=None).joint is None
+
+
+def test_the_recipes_with_early_exits_add_them_to_others() -> None:
+    exits, quantize = load_recipe("early-exit-int8").stages
+    assert exits == EarlyExitStage(stage="early_exit")
+    assert (quantize,) == load_recipe("int8-distilled").stages
+    prune = load_recipe("pruned-int8-distilled").stages[0]
+    assert load_recipe("pruned-early-exit-int8").stages == (prune, exits, quantize)

@@ -69,7 +69,10 @@ def test_every_sample_gets_the_answer_of_its_exit(tmp_path: Path, name: str, kin
 
 def test_nothing_leaves_without_thresholds_so_it_is_the_whole_model(bundle: Path) -> None:
     feed = inputs_of("cnn", 5)
-    cascade, model = load(bundle, threads=1), load(bundle, "compressed", threads=1)
+    cascade, model = (
+        load(bundle, operating_point="full", threads=1),
+        load(bundle, "compressed", threads=1),
+    )
     assert isinstance(cascade, Cascade) and isinstance(model, Model)
     assert cascade.operating_point == "full" and cascade.spec == model.spec
     np.testing.assert_array_equal(cascade(**feed), model(**feed))
@@ -116,7 +119,7 @@ def at(cascade: Cascade, thresholds: list[float | None]) -> Cascade:
 
 def test_operating_points_share_what_is_loaded(bundle: Path) -> None:
     feed = inputs_of("cnn", 12)
-    cascade = load(bundle)
+    cascade = load(bundle, operating_point="full")
     assert isinstance(cascade, Cascade)
     first = cascade.with_operating_point("first")
     assert first.operating_point == "first" and list(first.operating_points) == [
@@ -196,7 +199,8 @@ def test_a_deadline_needs_measured_times(tmp_path: Path) -> None:
         {**entry, "latency_ms": None} for entry in cascade.manifest.data["cascade"]["segments"]
     ]
     points: dict[str, list[float | None]] = {"full": [None, None]}
-    untimed = load(write_cascade(folder, "cnn", "onnxruntime", points, segments=entries))
+    write_cascade(folder, "cnn", "onnxruntime", points, segments=entries)
+    untimed = load(folder, operating_point="full")
     assert untimed(x).shape == (1, 5)
     with pytest.raises(BundleError, match="no times of its segments"):
         untimed(x, deadline_ms=5.0)
@@ -255,7 +259,7 @@ def test_segments_have_to_be_what_the_manifest_says(bundle: Path, tmp_path: Path
     for segments, message in ((swapped, "the model also needs"), (wrong, "the manifest promises")):
         folder = write_cascade(tmp_path / "bad", "cnn", "onnxruntime", points, segments=segments)
         with pytest.raises(BundleError, match=message):
-            load(folder)
+            load(folder, operating_point="full")
 
 
 def test_runs_on_openvino_as_well(tmp_path: Path) -> None:
@@ -282,3 +286,11 @@ def test_what_a_segment_has_to_take_and_give(bundle: Path) -> None:
     passed = manifest.cascade.segments[2].link
     assert passed is not None
     assert [t.name for t in spec.outputs] == ["output_2", "confidence", passed.name]
+
+
+def test_load_opens_the_model_without_exits_where_nothing_leaves(tmp_path: Path) -> None:
+    points = {"full": [None, None], "fast": [0.5, 0.5]}
+    folder = write_cascade(tmp_path / "b", "cnn", "onnxruntime", points)
+    assert load(folder).manifest.cascade is not None
+    assert isinstance(load(folder), Model)
+    assert isinstance(load(folder, operating_point="full"), Cascade)
