@@ -216,9 +216,9 @@ class EarlyExitStage(Settings):
     without it, ``candidates`` places are taken at about equal latency. ``head``: ``linear`` is
     pooling and one layer, ``conv`` convolutions, ``attention`` self-attention of a part of the
     tokens; ``auto`` takes what fits the tensor and its depth. ``joint`` trains backbone and heads
-    together against the original; null leaves the backbone as it is, to the last bit. Then
-    ``heads`` trains the heads alone. With ``auxiliary`` they serve the training only, and the model
-    comes out without exits.
+    together against the original, the loss of an exit weighted by ``exit_weight`` times its depth;
+    null leaves the backbone as it is, to the last bit. Then ``heads`` trains the heads alone. With
+    ``auxiliary`` they serve the training only, and the model comes out without exits.
 
     Thresholds on ``confidence`` (largest probability, margin between the two largest, or 1 minus
     the normalised entropy) are chosen for every one of ``operating_points``, the first of which is
@@ -229,6 +229,7 @@ class EarlyExitStage(Settings):
     at: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     candidates: Annotated[int, Field(ge=1, le=6, strict=True)] = 4
     head: Literal["auto", "linear", "conv", "attention"] = "auto"
+    exit_weight: Annotated[Number, Field(gt=0)] = 1.0
     joint: Recovery | None = Recovery(feature_weight=0.0)
     heads: ExitHeads | None = ExitHeads()
     auxiliary: Annotated[bool, Field(strict=True)] = False

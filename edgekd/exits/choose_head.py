@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import torch
@@ -9,10 +10,13 @@ from torch import fx
 
 from edgekd.exits.heads import AttentionHead, ConvHead, LinearHead, LocalHead, token_grid
 from edgekd.graph.cuts import cuts
+from edgekd.graph.layers import layer_macs
 from edgekd.graph.tensors import constant, is_op, shape_of
 
 aten = torch.ops.aten
 Head: TypeAlias = LinearHead | ConvHead | LocalHead | AttentionHead
+HEAD_COST = 0.1  # of the model's multiplications, for a head of convolutions
+DEEP = 0.8  # share of the cost behind which one convolution does
 SHALLOW = 0.5  # share of the cost up to which a head has to make up for missing layers
 HEAD_WIDTH = 32  # of one attention head, as far as the width allows it
 
@@ -22,8 +26,8 @@ def make_head(
 ) -> Head:
     """Return a new head for the tensor at ``place``, which lies behind ``share`` of all cost.
 
-    ``kind`` is that of a recipe's ``head``. ``auto``: convolutions on feature maps, two in the
-    first half and one in the second; on a square of tokens LGViT's local head in the first half
+    ``kind`` is that of a recipe's ``head``. ``auto``: convolutions on feature maps, up to three
+    where they cost little; on a square of tokens LGViT's local head in the first half
     and its attention head in the second; else one linear layer. The last layer starts as the
     model's own where that has the same shape. Raises ValueError with the reason where the tensor
     cannot have such a head.
@@ -67,7 +71,8 @@ def _make(
     if kind == "conv" and len(sizes) == 3:
         last = _last_map(module, len(sizes)) or sizes
         stride = max(1, sizes[1] // max(1, last[1]))
-        return ConvHead(width, last[0], classes, stride=stride, convs=2 if share <= 0.8 else 1)
+        convs = _convs(module, width, last, share)
+        return ConvHead(width, last[0], classes, stride=stride, convs=convs)
     if grid is None:
         has = "x".join(map(str, sizes))
         raise ValueError(
@@ -81,6 +86,18 @@ def _make(
         heads -= 1
     stride = 2 if share <= 0.75 else 3
     return AttentionHead(width, *grid, classes, stride=min(stride, grid[0][0]), heads=heads)
+
+
+def _convs(module: fx.GraphModule, width: int, last: tuple[int, ...], share: float) -> int:
+    """Return how many convolutions a head has, from 1 to 3: as many as ``HEAD_COST`` allows.
+
+    A shallow exit has layers to make up for, and each sample that does not leave pays for them too.
+    """
+    total = sum(layer_macs(module, node) for node in module.graph.nodes)
+    first, more = (9 * inputs * math.prod(last) for inputs in (width, last[0]))
+    if share > DEEP:
+        return 1
+    return min(3, 1 + max(0, math.floor((HEAD_COST * total - first) / more)))
 
 
 def _is_signal(place: fx.Node) -> bool:

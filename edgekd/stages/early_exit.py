@@ -25,7 +25,7 @@ from edgekd.graph.tensors import shape_of
 from edgekd.progress import Progress
 from edgekd.prune.layer_times import open_layer_times
 from edgekd.prune.layers import read_layers, record_shapes
-from edgekd.recipe import EarlyExitStage, ExitHeads, Recovery
+from edgekd.recipe import EarlyExitStage, ExitHeads
 from edgekd.settings import nearest
 from edgekd.sparse.masking import apply_masks, held_zeros, lost_zeros
 from edgekd.stages.distillation import check_distillation, distill
@@ -97,7 +97,7 @@ def run(state: CompressionState, options: EarlyExitStage, progress: Progress) ->
     own = len(output_nodes(model))
     details: dict[str, Any] = {}
     if options.joint is not None:
-        details["joint"] = _train_all(state, options.joint, model, student, places, progress)
+        details["joint"] = _train_all(state, options, model, student, places, progress)
     if options.auxiliary:
         stripped = refresh(without_exits(student.module, own), state.example)
         return state.with_model(stripped, **details, early_exit=_about(options, exits))
@@ -225,30 +225,32 @@ def _make_heads(
 
 def _train_all(
     state: CompressionState,
-    options: Recovery,
+    options: EarlyExitStage,
     model: fx.GraphModule,
     student: Attached,
     places: Sequence[Place],
     progress: Progress,
 ) -> dict[str, Any]:
     """Train backbone and heads together, with zeros held that an earlier stage has made."""
+    training = options.joint
+    assert training is not None
     masks = held_zeros(model) if state.keep_zeros else {}
     here = {name: mask.to(training_device()) for name, mask in masks.items()}
     original = float_form(state.teacher, state.example)
     taps: list[Tap] = []
-    if options.feature_weight > 0:
+    if training.feature_weight > 0:
         with unknown_layer("early_exit"):
-            taps = matching_taps(student.module, original, options.feature_layers)
+            taps = matching_taps(student.module, original, training.feature_layers)
     details = distill(
         state,
         original,
         student.module,
-        options,
+        training,
         progress,
         title="early_exit: backbone and heads",
         taps=taps,
         after_step=lambda _: apply_masks(student.module, here),
-        exit_weights=[place.share for place in places],
+        exit_weights=[options.exit_weight * place.share for place in places],
     )
     if lost := lost_zeros(student.module, masks):
         raise StageError(
