@@ -8,14 +8,21 @@ from typing import TypeAlias
 import torch
 from torch import fx
 
-from edgekd.exits.heads import AttentionHead, ConvHead, LinearHead, LocalHead, token_grid
+from edgekd.exits.heads import (
+    AttentionHead,
+    ConvHead,
+    LinearHead,
+    LocalHead,
+    head_convs,
+    token_grid,
+)
 from edgekd.graph.cuts import cuts
 from edgekd.graph.layers import layer_macs
 from edgekd.graph.tensors import constant, is_op, shape_of
 
 aten = torch.ops.aten
 Head: TypeAlias = LinearHead | ConvHead | LocalHead | AttentionHead
-HEAD_COST = 0.1  # of the model's multiplications, for a head of convolutions
+HEAD_COST = 0.05  # of the model's multiplications, for a head of convolutions
 DEEP = 0.8  # share of the cost behind which one convolution does
 SHALLOW = 0.5  # share of the cost up to which a head has to make up for missing layers
 HEAD_WIDTH = 32  # of one attention head, as far as the width allows it
@@ -71,8 +78,9 @@ def _make(
     if kind == "conv" and len(sizes) == 3:
         last = _last_map(module, len(sizes)) or sizes
         stride = max(1, sizes[1] // max(1, last[1]))
-        convs = _convs(module, width, last, share)
-        return ConvHead(width, last[0], classes, stride=stride, convs=convs)
+        size = (last[0], last[1], last[2])
+        convs = _convs(module, width, size, share)
+        return ConvHead(width, size, classes, stride=stride, convs=convs)
     if grid is None:
         has = "x".join(map(str, sizes))
         raise ValueError(
@@ -88,16 +96,20 @@ def _make(
     return AttentionHead(width, *grid, classes, stride=min(stride, grid[0][0]), heads=heads)
 
 
-def _convs(module: fx.GraphModule, width: int, last: tuple[int, ...], share: float) -> int:
+def _convs(module: fx.GraphModule, width: int, last: tuple[int, int, int], share: float) -> int:
     """Return how many convolutions a head has, from 1 to 3: as many as ``HEAD_COST`` allows.
 
     A shallow exit has layers to make up for, and each sample that does not leave pays for them too.
     """
-    total = sum(layer_macs(module, node) for node in module.graph.nodes)
-    first, more = (9 * inputs * math.prod(last) for inputs in (width, last[0]))
     if share > DEEP:
         return 1
-    return min(3, 1 + max(0, math.floor((HEAD_COST * total - first) / more)))
+    total = sum(layer_macs(module, node) for node in module.graph.nodes)
+    work = 0
+    for count, (inputs, size, _) in enumerate(head_convs(width, last, 3)):
+        work += 9 * inputs * last[0] * math.prod(size)
+        if count and work > HEAD_COST * total:
+            return count
+    return 3
 
 
 def _is_signal(place: fx.Node) -> bool:

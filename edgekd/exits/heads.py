@@ -1,6 +1,6 @@
 """The heads of early exits: small networks from a tensor in the middle to class logits.
 
-A head returns ``(logits, features)``: float32 ``(N, classes)``, and what it pools to get them, in
+A head returns ``(logits, features)``: float32 ``(N, classes)``, and what they are computed from, in
 the shape that the model's last tensor between two blocks has where that can be had.
 """
 
@@ -39,29 +39,50 @@ class LinearHead(nn.Module):
 class ConvHead(nn.Module):
     """Convolutions from ``(N, C, H, W)`` to the size of the model's last feature map, and a layer.
 
-    The first convolution takes the stride, and all have a batch norm and a ReLU. SDN (Kaya et al.,
+    The first convolution takes the stride that this needs, and each further one halves the
+    resolution again, to two places at least; all have a batch norm and a ReLU. So are the
+    classifiers of MSDNet (Huang et al., ICLR 2018, arXiv 1703.09844, section 4). SDN (Kaya et al.,
     ICML 2019, section 3) pools instead, which costs less and is worse where features are shallow.
     """
 
     kind: Kind = "conv"
 
-    def __init__(self, width: int, out_width: int, classes: int, *, stride: int, convs: int):
+    def __init__(
+        self, width: int, last: tuple[int, int, int], classes: int, *, stride: int, convs: int
+    ):
         super().__init__()
+        out_width = last[0]
         layers: list[nn.Module] = []
-        for index in range(convs):
-            source, step = (width, stride) if index == 0 else (out_width, 1)
+        for index, (inputs, _, step) in enumerate(head_convs(width, last, convs)):
+            first = index == 0
             layers += [
-                nn.Conv2d(source, out_width, 3, step, padding=1, bias=False),
+                nn.Conv2d(inputs, out_width, 3, stride if first else step, padding=1, bias=False),
                 nn.BatchNorm2d(out_width),
                 nn.ReLU(),
             ]
-        self.body = nn.Sequential(*layers)
+        self.first, self.rest = nn.Sequential(*layers[:3]), nn.Sequential(*layers[3:])
         self.linear = nn.Linear(out_width, classes)
 
     def forward(self, x: Tensor) -> Answer:
-        """Return logits and the last feature map."""
-        x = self.body(x)
-        return self.linear(x.mean((2, 3))), x
+        """Return logits and the feature map of the size of the model's last one."""
+        features = self.first(x)
+        return self.linear(self.rest(features).mean((2, 3))), features
+
+
+def head_convs(
+    width: int, last: tuple[int, int, int], convs: int
+) -> list[tuple[int, tuple[int, int], int]]:
+    """Return (input channels, size of the output, stride) of the convolutions of a ``ConvHead``.
+
+    The stride of the first is not known here, since it leads to the size of ``last``.
+    """
+    out_width, height, length = last
+    found = [(width, (height, length), 1)]
+    for _ in range(convs - 1):
+        step = 2 if min(height, length) > 2 else 1
+        height, length = -(-height // step), -(-length // step)
+        found.append((out_width, (height, length), step))
+    return found
 
 
 class LocalHead(nn.Module):

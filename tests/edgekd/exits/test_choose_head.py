@@ -49,7 +49,7 @@ def test_auto_goes_by_shape_and_depth() -> None:
         sum(isinstance(layer, nn.Conv2d) for layer in made[name].modules())
         for name in ("early map", "late map")
     ]
-    assert convs == [2, 1]
+    assert convs == [1, 1]  # a second one would cost more than a tenth of this small network
     strides = [made[name].stride for name in ("middle tokens", "late tokens")]  # type: ignore
     assert strides == [2, 3]
 

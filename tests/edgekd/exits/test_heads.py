@@ -9,7 +9,14 @@ import torch
 from networks import build, samples, trace
 from torch import Tensor, nn
 
-from edgekd.exits.heads import AttentionHead, ConvHead, LinearHead, LocalHead, token_grid
+from edgekd.exits.heads import (
+    AttentionHead,
+    ConvHead,
+    LinearHead,
+    LocalHead,
+    head_convs,
+    token_grid,
+)
 from edgekd.export.onnx import export_onnx
 
 WIDTH, CLASSES = 8, 5
@@ -23,7 +30,7 @@ HEADS = {
     "linear": (lambda: LinearHead(WIDTH, CLASSES), (WIDTH, 6, 6)),
     "linear on a vector": (lambda: LinearHead(WIDTH, CLASSES), (WIDTH,)),
     "linear on tokens": (lambda: LinearHead(WIDTH, CLASSES, tokens=True), (7, WIDTH)),
-    "conv": (lambda: ConvHead(WIDTH, 12, CLASSES, stride=2, convs=2), (WIDTH, 6, 6)),
+    "conv": (lambda: ConvHead(WIDTH, (12, 3, 3), CLASSES, stride=2, convs=2), (WIDTH, 6, 6)),
     "local": (lambda: LocalHead(WIDTH, (4, 4), 0, CLASSES), (16, WIDTH)),
     "local behind a class token": (lambda: LocalHead(WIDTH, (4, 4), 1, CLASSES), (17, WIDTH)),
     "attention": (lambda: attention(4, 2, 0), (16, WIDTH)),
@@ -120,9 +127,21 @@ def test_the_local_head_sees_which_tokens_are_neighbours() -> None:
     assert moved.tolist() == [[True, True, False], [True, True, False], [False, False, False]]
 
 
-def test_a_conv_head_ends_at_the_size_of_the_last_feature_map() -> None:
+def test_further_convolutions_of_a_head_halve_the_map_down_to_two_places() -> None:
+    assert head_convs(4, (12, 9, 9), 4) == [
+        (4, (9, 9), 1),
+        (12, (5, 5), 2),
+        (12, (3, 3), 2),
+        (12, (2, 2), 2),
+    ]
+    head = build(lambda: ConvHead(WIDTH, (12, 8, 8), CLASSES, stride=1, convs=3))
+    assert head.rest(head.first(samples(2, WIDTH, 8, 8))).shape == (2, 12, 2, 2)
+
+
+def test_features_of_a_conv_head_have_the_size_of_the_last_feature_map() -> None:
     def features(stride: int, convs: int) -> Tensor:
-        head = build(lambda: ConvHead(WIDTH, 12, CLASSES, stride=stride, convs=convs))
+        last = (12, 8 // stride, 8 // stride)
+        head = build(lambda: ConvHead(WIDTH, last, CLASSES, stride=stride, convs=convs))
         found: Tensor = head(samples(2, WIDTH, 8, 8))[1]
         return found
 
