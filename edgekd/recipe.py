@@ -222,7 +222,9 @@ class EarlyExitStage(Settings):
 
     Thresholds on ``confidence`` (largest probability, margin between the two largest, or 1 minus
     the normalised entropy) are chosen for every one of ``operating_points``, the first of which is
-    the default. What such a point promises is tested at the level ``certainty``.
+    the default. What such a point promises is tested at the level ``certainty``. A sample that goes
+    to the end may take longer than without exits by the share ``max_overhead``, which limits how
+    many exits are kept.
     """
 
     stage: Literal["early_exit"]
@@ -239,6 +241,7 @@ class EarlyExitStage(Settings):
         OperatingPoint(name="fast", max_drop=2.0),
     )
     certainty: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+    max_overhead: Annotated[Number, Field(ge=0)] = 0.1
 
     @field_validator("joint", mode="before")
     @classmethod
@@ -248,7 +251,7 @@ class EarlyExitStage(Settings):
 
     def trained_settings(self) -> dict[str, Any]:
         """Return what decides the model that comes out: all but what thresholds are chosen by."""
-        chosen_later = {"confidence", "operating_points", "certainty"}
+        chosen_later = {"confidence", "operating_points", "certainty", "max_overhead"}
         return self.model_dump(mode="json", exclude=chosen_later)
 
     @model_validator(mode="after")

@@ -95,8 +95,8 @@ def _missed_exits(budget: Budget, steps: list[Step], exits: Built | None) -> lis
         return [
             f"no early exit saves time within the points that may be lost ({budgets}): the best "
             f"head, behind {best['after']}, is right on {100 * best['accuracy']:.2f} % where the "
-            f"whole model is on {100 * exits.facts['full_accuracy']:.2f} %; allow more, train "
-            "longer or choose other places"
+            f"whole model is on {100 * exits.facts['full_accuracy']:.2f} %; allow more (max_drop, "
+            "max_overhead), train longer or choose other places"
         ]
     name = exits.cascade["default"]
     measured = exits.cascade["operating_points"][name]["measured"]

@@ -26,21 +26,24 @@ class ExitSubset:
 
 def cheapest_subset(
     samples: CascadeSamples,
-    costs_of: Callable[[tuple[int, ...]], ArrayLike],
+    costs_of: Callable[[tuple[int, ...]], ArrayLike | None],
     budget: float,
 ) -> ExitSubset:
     """Return the exits and thresholds of least cost within the budget, out of all 2**e subsets.
 
     An exit that is left out saves its head and joins two segments. So the costs of a subset are
     asked for: ``costs_of`` takes positions, rising, and returns one cost for each and one for the
-    end (as ``CascadeSamples.costs``); for ``()`` just the latter. Of subsets within 0.5 % of the
-    least cost, one with the fewest exits is taken, and of these the cheapest; so it may be the
-    empty one. ``samples.costs`` are not read.
+    end (as ``CascadeSamples.costs``), or None for a subset that must not be; for ``()`` just the
+    latter. Of subsets within 0.5 % of the least cost, one with the fewest exits is taken, and of
+    these the cheapest; so it may be the empty one. ``samples.costs`` are not read.
     """
     tried: list[tuple[float, tuple[int, ...], CascadeSamples]] = []
     for size in range(samples.exits + 1):
         for subset in combinations(range(samples.exits), size):
-            kept = samples.at(subset, costs_of(subset))
+            costs = costs_of(subset)
+            if costs is None:
+                continue
+            kept = samples.at(subset, costs)
             tried.append((cheapest_for_each(kept, [budget])[0].cost, subset, kept))
     tried.sort(key=lambda one: one[0])  # stable: fewer exits stay first
     least_of_size = {len(subset): cost for cost, subset, _ in reversed(tried)}

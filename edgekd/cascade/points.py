@@ -60,6 +60,8 @@ def choose_points(
 ) -> Chosen | None:
     """Return which exits to keep and when to leave there; None where no exit saves anything.
 
+    Exits that make the way to the end longer than the recipe allows are not kept together.
+
     A promise holds only if exits and temperatures are chosen without the samples that test it
     (``exit_promise.split``). Where these are too few to certify anything for the first of the
     ``wanted`` points, all samples choose, and no point is promised.
@@ -76,8 +78,14 @@ def choose_points(
     temperatures = choosing.temperatures()
     unpriced = (0.0,) * (len(recorded.exits) + 1)
     samples = choosing.samples(options.confidence, temperatures, unpriced)
+    limit = (1 + options.max_overhead) * parts.of(())[0]
+
+    def costs_of(subset: tuple[int, ...]) -> tuple[float, ...] | None:
+        costs = parts.of(subset)
+        return costs if costs[-1] <= limit else None
+
     for point in wanted:
-        found = cheapest_subset(samples, parts.of, point.max_drop / 100)
+        found = cheapest_subset(samples, costs_of, point.max_drop / 100)
         if found.exits:
             break
     else:

@@ -55,3 +55,12 @@ def test_of_equal_ones_the_smaller_is_taken() -> None:
 
     assert len(found.exits) == 1
     assert found.point.cost < 3
+
+
+def test_a_subset_without_costs_is_not_taken() -> None:
+    samples, costs_of = draw(800, 1, exits=3), costs_with(0.02)
+    free = cheapest_subset(samples, costs_of, 0.01)
+
+    found = cheapest_subset(samples, lambda s: None if len(s) > 1 else costs_of(s), 0.01)
+
+    assert len(free.exits) > 1 and len(found.exits) == 1

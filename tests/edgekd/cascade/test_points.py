@@ -117,6 +117,22 @@ def test_heads_that_cost_more_than_they_save_are_not_kept() -> None:
     )
 
 
+def test_exits_that_make_the_way_to_the_end_too_long_are_not_kept() -> None:
+    heads = {
+        part: cost + 0.03 if part[1] in PARTS.exits else cost for part, cost in PARTS.parts.items()
+    }
+    parts, recorded = replace(PARTS, parts=heads), population(600)
+
+    def kept(limit: float) -> int:
+        found = choose_points(recorded, parts, stage(max_overhead=limit), points(2.0), 0)
+        assert found is not None
+        assert found.costs[-1] <= (1 + limit) * found.whole
+        return len(found.exits)
+
+    whole = PARTS.of(())[0]
+    assert kept(1.0) > kept(0.031 / whole) == 1
+
+
 @pytest.mark.parametrize("count", [0, 1, 19])
 def test_too_few_samples_choose_nothing(count: int) -> None:
     assert choose(population(count), 5.0) is None
