@@ -195,6 +195,7 @@ def _print_single_file(bundle: Path, manifest: Manifest, options: argparse.Names
     point = manifest["early_exits"]["single_file_point"]
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
+    settings.log_severity_level = 3  # it warns that thresholds can be given, which is the point
     single = onnxruntime.InferenceSession(
         (bundle / SINGLE).read_bytes(), settings, providers=["CPUExecutionProvider"]
     )
