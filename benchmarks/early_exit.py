@@ -75,6 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--heads-rate", type=float)
     parser.add_argument("--mixed-precision", action="store_true", help="train in bfloat16")
     parser.add_argument("--max-drop", type=floats, default=(0.5, 1.0, 2.0), help="of each point")
+    parser.add_argument("--max-overhead", type=float, help="of the split; instead of the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path)
     return parser.parse_args()
@@ -85,6 +86,8 @@ def _recipes(options: argparse.Namespace) -> dict[str, tuple[Stage, ...]]:
     if options.recipe is not None:
         stages = load_recipe(options.recipe).stages
         exits = next(stage for stage in stages if isinstance(stage, EarlyExitStage))
+    if options.max_overhead is not None:
+        exits = exits.model_copy(update={"max_overhead": options.max_overhead})
     return {"FP32": (exits,), "INT8": (exits, QuantizeStage(stage="quantize", distill=None))}
 
 
