@@ -126,7 +126,7 @@ def test_the_teacher_gives_outputs_and_features_in_one_pass(
     monkeypatch.setattr(fx.GraphModule, "__call__", count)
     with torch.no_grad():
         assert loss((inputs(state, 8),), None).item() == pytest.approx(0, abs=1e-4)
-    assert calls == [0, len(batch_norms(original))]  # the teacher folded, and the student
+    assert calls == [len(batch_norms(original)), 0]  # the student, and the teacher folded
 
 
 def test_training_uses_the_statistics_of_the_batch_and_judging_the_running_ones(

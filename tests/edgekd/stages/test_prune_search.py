@@ -61,7 +61,7 @@ def search(rule: Latency, gain: float, across: str) -> tuple[Scripted, Chosen]:
     scores = {g.name: torch.rand(g.size, generator=generator) for g in groups}
     model = CostModel(form, analysis.dependencies, Example.example, NoTimes())  # type: ignore[arg-type]
     original = model.parameters({})
-    scale = Scale(model.parameters, original, original, 0)
+    scale = Scale(model.parameters, original, 0)
     damage = summed_importance(options, scores)
     weighed = Weighed(form, analysis, options, scores, damage, {}, scale)
     ruler = Scripted(Example, rule)
