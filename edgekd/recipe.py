@@ -241,7 +241,7 @@ class EarlyExitStage(Settings):
         OperatingPoint(name="fast", max_drop=2.0),
     )
     certainty: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
-    max_overhead: Annotated[Number, Field(ge=0)] = 0.1
+    max_overhead: Annotated[Number, Field(ge=0)] = 0.25
 
     @field_validator("joint", mode="before")
     @classmethod
