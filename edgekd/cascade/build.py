@@ -207,7 +207,7 @@ def _latencies(
             paths[str(index)] = Path(folder) / f"{index}.onnx"
             paths[str(index)].write_bytes(segment.model)
         protocol = Protocol(
-            threads=job.profile.threads, processes=3, rounds=200, seed=job.recipe.seed
+            threads=job.profile.threads, processes=3, rounds=200, primers=1, seed=job.recipe.seed
         )
         report = measure(
             paths, baseline="0", protocol=protocol, progress=progress, same_inputs=False

@@ -60,7 +60,9 @@ def measure_parts(
             name = " to ".join(part)
             parts[name], paths[name] = part, Path(folder) / f"{len(paths)}.onnx"
             paths[name].write_bytes(content)
-        protocol = Protocol(threads=threads, processes=3, rounds=100, warmup_ms=50.0, seed=seed)
+        protocol = Protocol(
+            threads=threads, processes=3, rounds=100, warmup_ms=50.0, primers=1, seed=seed
+        )
         report = measure(
             paths,
             baseline=next(iter(paths)),
