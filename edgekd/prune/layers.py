@@ -11,24 +11,11 @@ import torch
 from torch import Tensor, fx
 
 from edgekd.bench.layers import LayerShape
+from edgekd.graph.layers import CONVOLUTIONS, TRANSPOSED
 from edgekd.graph.tensors import constant, is_op, layer_name
 from edgekd.prune.groups import Group, Member
 
 aten = torch.ops.aten
-CONVOLUTIONS = (
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.conv1d.padding,
-    aten.conv2d.padding,
-    aten.conv3d.padding,
-)
-TRANSPOSED = (
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-)
-PRODUCTS = (aten.matmul.default, aten.bmm.default)
 
 
 @dataclass(frozen=True)

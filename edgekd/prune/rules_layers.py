@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgekd.graph.layers import CONVOLUTIONS as PLAIN
+from edgekd.graph.layers import TRANSPOSED
 from edgekd.prune.combine import combine, reduce
 from edgekd.prune.labels import Array, Lock, varying
 from edgekd.prune.scope import Layer, Scope, UnfollowedError, arguments
@@ -190,18 +192,7 @@ def _spread(labels: Array, axis: int, ndim: int) -> Array:
     return labels.reshape(shape)
 
 
-CONVOLUTIONS = (
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.conv1d.padding,
-    aten.conv2d.padding,
-    aten.conv3d.padding,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-    aten.convolution.default,
-)
+CONVOLUTIONS = (*PLAIN, *TRANSPOSED, aten.convolution.default)
 PRODUCING: dict[object, Callable[[Scope, fx.Node], Any]] = {
     **dict.fromkeys(CONVOLUTIONS, convolution),
     aten.linear.default: linear,

@@ -10,9 +10,10 @@ import torch
 from torch import fx
 
 from edgekd.bench.layers import LayerShape
+from edgekd.graph.layers import PRODUCTS
 from edgekd.graph.tensors import is_op
 from edgekd.prune.groups import Group
-from edgekd.prune.layers import PRODUCTS, Layer, UnitSize
+from edgekd.prune.layers import Layer, UnitSize
 
 aten = torch.ops.aten
 
