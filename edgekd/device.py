@@ -12,18 +12,40 @@ from edgekd.errors import ProfileError
 from edgekd.settings import Settings, SettingsError, nearest, read
 
 Runtime = Literal["onnxruntime", "tensorrt"]
+UsableRuntime = Literal["onnxruntime", "openvino", "tensorrt"]
+Arithmetic = Literal["float32", "tf32", "bfloat16", "float16", "fp8", "int8", "int4", "fp4"]
 FloatType = Literal["float32", "float16"]
 LayerNorm = Literal["operator", "decomposed"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 SparsePattern = Annotated[str, Field(pattern=r"^(unstructured|block|[1-9]\d?:[1-9]\d?)$")]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
+Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+Flag = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+
+
+class PowerMode(Settings):
+    """A power mode of a Jetson: ``id`` is its number there, ``watts`` its budget (None: no limit)."""
+
+    id: Annotated[int, Field(ge=0, strict=True)]
+    name: Annotated[str, Field(min_length=1)]
+    watts: Positive | None = None
+
+
+class SoftwareStack(Settings):
+    """Versions that go together: what one release of the vendor's software carries."""
+
+    jetpack: Version
+    tensorrt: Version
+    cuda: Version
+    python: Version
 
 
 class DeviceProfile(Settings):
     """One device, and where each of its figures comes from.
 
-    ``architecture`` is what ``platform.machine()`` says on the device, None where it varies.
+    ``runtime`` is the runtime that models are written for; ``runtimes`` are all that can be used
+    there. ``architecture`` is what ``platform.machine()`` says on the device, None where it varies.
     ``opset`` is the newest ONNX operator set that the device's runtime reads. ``threads`` is the
     number of threads that latency is measured with. ``recipe`` is the shipped recipe used when
     none is asked for. ``channel_multiple`` is the step between channel counts that is worth
@@ -35,9 +57,14 @@ class DeviceProfile(Settings):
     names the patterns of zeros that the runtime runs faster than dense weights (``2:4``).
 
     Where the hardware is not at hand, latency is predicted (``edgekd/bench/predict.py``) from
-    ``peak_gmacs``, billions of multiply-accumulates a second on ``threads`` threads in the type
-    that float layers run in, ``memory_gb_per_s``, billions of bytes a second, and
+    ``peak_gmacs``, for each arithmetic billions of multiply-accumulates a second of dense layers
+    on ``threads`` threads, ``memory_gb_per_s``, billions of bytes a second, and
     ``layer_overhead_us``, microseconds that a layer takes besides. None: nothing is predicted.
+
+    ``cpu_flags`` are Linux's names of the instruction sets that the processor has to have,
+    ``absent_cpu_flags`` of those that it must not have, for profiles of a kind of processor.
+    ``dla_cores`` is the number of deep learning accelerators, ``power_modes`` are a Jetson's, and
+    ``software`` lists which JetPack, TensorRT, CUDA and Python go together.
 
     ``sources`` maps a field to the document that says so.
     """
@@ -56,10 +83,16 @@ class DeviceProfile(Settings):
     layer_norm: LayerNorm = "operator"
     sparse_patterns: tuple[SparsePattern, ...] = ()
     memory_gib: Positive | None = None
-    peak_gmacs: Positive | None = None
+    peak_gmacs: dict[Arithmetic, Positive] | None = None
     memory_gb_per_s: Positive | None = None
     layer_overhead_us: Annotated[float, Field(ge=0, strict=True)] | None = None
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    runtimes: tuple[UsableRuntime, ...] = ()
+    cpu_flags: tuple[Flag, ...] = ()
+    absent_cpu_flags: tuple[Flag, ...] = ()
+    dla_cores: Count | None = None
+    power_modes: tuple[PowerMode, ...] = ()
+    software: tuple[SoftwareStack, ...] = ()
     notes: str = ""
     sources: dict[str, str] = Field(default_factory=dict)
 
@@ -80,6 +113,12 @@ class DeviceProfile(Settings):
                 "whose quantizers take it; else use float32"
             )
         return self
+
+    @property
+    def float_gmacs(self) -> float | None:
+        """The peak rate of float layers: TensorRT runs them in FP16, ONNX Runtime in FP32."""
+        arithmetic: Arithmetic = "float16" if self.runtime == "tensorrt" else "float32"
+        return (self.peak_gmacs or {}).get(arithmetic)
 
 
 def data_root() -> Path:

@@ -10,9 +10,11 @@ EdgekdError
 ├── ExportError         the model cannot be written as ONNX, or the ONNX is not valid
 ├── BundleError         a bundle is incomplete, altered or of another format version
 └── MeasurementError    latency cannot be measured
+    └── NoVerdictError  it was measured, but nothing can be concluded from it
 
 A message is one line: what is wrong, then what to do about it. The command line turns each of
-these into exit code 2 without a traceback; anything else that escapes is a defect of edgekd.
+these into exit code 2 (NoVerdictError into 3) without a traceback; anything else that escapes is
+a defect of edgekd.
 """
 
 from __future__ import annotations
@@ -55,4 +57,8 @@ class BundleError(EdgekdError):
 
 
 class MeasurementError(EdgekdError):
-    """Latency cannot be measured, or two measurements cannot be compared."""
+    """Latency cannot be measured."""
+
+
+class NoVerdictError(MeasurementError):
+    """Measurements cannot be compared or trusted: other inputs, devices, protocols; throttling."""

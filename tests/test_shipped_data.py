@@ -21,7 +21,11 @@ def test_the_lists_name_every_file() -> None:
 def test_profile_is_sourced_and_its_recipe_exists(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name
-    stated = {field for field in DeviceProfile.model_fields if getattr(profile, field) is not None}
+    stated = {
+        field
+        for field in DeviceProfile.model_fields
+        if getattr(profile, field) not in (None, ()) or field == "sparse_patterns"
+    }
     assert stated - CHOSEN == set(profile.sources)
     check_recipe(load_recipe(profile.recipe), profile)
 

@@ -5,6 +5,7 @@
 | 0 | done |
 | 1 | a budget or a check failed; the result is there |
 | 2 | wrong usage or input; nothing was done |
+| 3 | no verdict: measurements that cannot be compared or trusted |
 | 70 | a defect of edgekd |
 | 130 | interrupted with Ctrl-C |
 
@@ -21,11 +22,12 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, NoVerdictError
 from edgekd_cli import bench, compress, demo, doctor, evaluate, inspect, targets
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_NO_VERDICT = 3
 EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130
 
@@ -33,7 +35,8 @@ app = typer.Typer(
     name="edgekd",
     help="Make trained PyTorch models small and fast enough for edge devices, and prove it.",
     epilog="Exit codes: 0 done, 1 a budget or check failed, 2 wrong usage or input, "
-    "70 a defect of edgekd, 130 interrupted. --debug anywhere on the line shows tracebacks.",
+    "3 no verdict, 70 a defect of edgekd, 130 interrupted. "
+    "--debug anywhere on the line shows tracebacks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -77,7 +80,7 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
     except EdgekdError as error:
         _explain(debug, f"error: {error}")
-        sys.exit(EXIT_USAGE)
+        sys.exit(EXIT_NO_VERDICT if isinstance(error, NoVerdictError) else EXIT_USAGE)
     except Exception as error:  # anything else is ours to fix, so say where to send it
         _explain(
             debug,

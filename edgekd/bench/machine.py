@@ -1,10 +1,16 @@
-"""Which machine a measurement was taken on. What the standard library tells, and no more."""
+"""Which machine a measurement was taken on: what the standard library and Linux tell of it."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
+
+CPUINFO = Path("/proc/cpuinfo")
+DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 
 
 class Target(Protocol):
@@ -31,16 +37,46 @@ def fingerprint() -> dict[str, str | int]:
     """Return plain data that two measurements must share to be compared.
 
     It tells kinds of machines apart, not two boards of one kind. Whoever knows more of the board
-    (its model, clocks, CPU flags) adds it with ``dataclasses.replace(report, machine={...})``.
+    (its clocks, its power mode) adds it with ``dataclasses.replace(report, machine={...})``.
     """
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name() or platform.processor() or platform.machine(),
         "architecture": platform.machine(),
         "cores": os.cpu_count() or 0,
         "usable_cores": usable_cores(),
         "os": platform.platform(),
         "python": platform.python_version(),
     }
+
+
+@lru_cache
+def read_cpuinfo(path: Path = CPUINFO) -> Mapping[str, str]:
+    """Return the fields of the first core, by Linux's names; empty without such a file."""
+    try:
+        first = path.read_text("utf-8", "replace").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cpu_flags(path: Path = CPUINFO) -> frozenset[str] | None:
+    """Return Linux's names of the processor's instruction sets, None where they cannot be read."""
+    fields = read_cpuinfo(path)
+    flags = fields.get("flags", fields.get("Features"))  # x86 and ARM name it differently
+    return None if flags is None else frozenset(flags.split())
+
+
+def processor_name(path: Path = CPUINFO) -> str:
+    """Return the processor's or the ARM board's name with what tells models apart; else empty."""
+    fields = read_cpuinfo(path)
+    if "model name" in fields:
+        numbers = (fields.get(key, "") for key in ("cpu family", "model", "stepping"))
+        return f"{fields['model name']} ({'/'.join(numbers)})"
+    try:
+        return DEVICE_TREE_MODEL.read_text("utf-8", "replace").strip("\0\n ")
+    except OSError:
+        return ""
 
 
 def usable_cores() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.stats import Samples, coverage, median_of_processes, percentile, speed_up
-from edgekd.errors import MeasurementError
+from edgekd.errors import MeasurementError, NoVerdictError
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _latency(name: str, samples_ms: Mapping[str, Samples], baseline: str) -> Mod
 
 
 def ensure_comparable(a: LatencyReport, b: LatencyReport) -> None:
-    """Raise MeasurementError when two reports differ in protocol or machine.
+    """Raise NoVerdictError when two reports differ in protocol or machine.
 
     Even on one machine the times of two runs drift by tens of percent; to compare two models,
     measure them in one duet. Ratios against the same baseline travel better than times.
@@ -122,7 +122,7 @@ def ensure_comparable(a: LatencyReport, b: LatencyReport) -> None:
     for what in ("protocol", "machine"):
         differ = _differences(vars(a)[what], vars(b)[what])
         if differ:
-            raise MeasurementError(
+            raise NoVerdictError(
                 f"these latencies cannot be compared, their {what} differs ({'; '.join(differ)}): "
                 "measure both models together"
             )

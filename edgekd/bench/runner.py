@@ -16,7 +16,7 @@ import edgekd
 from edgekd.bench.machine import fingerprint
 from edgekd.bench.measurement import LatencyReport, summarise
 from edgekd.bench.protocol import Protocol
-from edgekd.errors import MeasurementError
+from edgekd.errors import MeasurementError, NoVerdictError
 from edgekd.progress import Progress, Silent
 from edgekd.runtime.openvino import is_installed
 
@@ -117,7 +117,8 @@ def run_worker(module: str, job: Mapping[str, Any], timeout_s: float) -> dict[st
             f"a measuring process took more than {timeout_s:g} s; use fewer rounds"
         ) from error
     if done.returncode != 0:
-        raise MeasurementError(_why(done.returncode, done.stderr))
+        kind = NoVerdictError if done.returncode == 3 else MeasurementError
+        raise kind(_why(done.returncode, done.stderr))
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

@@ -2,7 +2,8 @@
 
 The job is ``{"models": {name: {"path", "runtime", "precision"}}, "protocol": {...}, "process":
 index, "same_inputs": bool}``; the answer on stdout is ``{"runtime": str, "samples_ns": {name:
-[int, ...]}}``. What goes wrong is one line on stderr and exit code 2.
+[int, ...]}}``. What goes wrong is one line on stderr and exit code 2; 3 for models that cannot be
+compared.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from edgekd.bench.protocol import Protocol
-from edgekd.errors import BundleError, MeasurementError
+from edgekd.errors import BundleError, MeasurementError, NoVerdictError
 from edgekd.runtime import openvino
 from edgekd.runtime.onnxruntime import OnnxRuntimeSession
 from edgekd.runtime.tensors import one_line
@@ -42,7 +43,7 @@ def main() -> int:
         answer = run(job["models"], protocol, job["process"], same_inputs=job["same_inputs"])
     except MeasurementError as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        return 3 if isinstance(error, NoVerdictError) else 2
     sys.stdout.write(json.dumps(answer))
     return 0
 
@@ -56,8 +57,8 @@ def run(
 ) -> dict[str, Any]:
     """Load ``models``, warm them up and time the rounds of one process.
 
-    Raises MeasurementError when a model cannot be loaded or run, or when the models do not take
-    the ``same_inputs`` where they should.
+    Raises MeasurementError when a model cannot be loaded or run, NoVerdictError when the models do
+    not take the ``same_inputs`` where they should.
     """
     sessions = {name: _open(name, protocol.threads, **model) for name, model in models.items()}
     if same_inputs:
@@ -167,7 +168,7 @@ def _shared_inputs(sessions: Mapping[str, Session], batch: int) -> dict[str, Ten
         found = _inputs(name, sessions[name], batch)
         if found != inputs:
             one, other = (", ".join(map(str, specs.values())) for specs in (inputs, found))
-            raise MeasurementError(
+            raise NoVerdictError(
                 f"the models take different inputs: {first} has {one}; {name} has {other}"
             )
     return inputs

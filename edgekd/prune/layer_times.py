@@ -42,7 +42,7 @@ def open_layer_times(
     if runs_here(profile):
         return LayerTable(folder, profile.threads, progress)
     peak, memory, overhead = (
-        profile.peak_gmacs,
+        profile.float_gmacs,
         profile.memory_gb_per_s,
         profile.layer_overhead_us,
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
+from edgekd.bench.machine import CPUINFO, cpu_flags, processor_name, read_cpuinfo, usable_cores
 
 # Instructions that multiply and add four INT8 pairs at a time; ONNX Runtime's kernels use them.
 INT8_FLAGS = {
@@ -53,36 +52,14 @@ class Cpu:
 
 def probe_cpu(cpuinfo: Path = CPUINFO) -> Cpu:
     """Return this machine's processor; ``cpuinfo`` is Linux's description of it."""
-    fields = _read_fields(cpuinfo)
+    fields = read_cpuinfo(cpuinfo)
     machine = platform.machine().lower()
-    flags = fields.get("flags", fields.get("Features"))  # x86 and ARM name it differently
     return Cpu(
-        model=fields.get("model name") or _board() or platform.processor() or "unknown",
+        model=fields.get("model name")
+        or processor_name(cpuinfo)
+        or platform.processor()
+        or "unknown",
         architecture=_SAME_ARCHITECTURE.get(machine, machine),
-        cores=_usable_cores(),
-        flags=None if flags is None else frozenset(flags.split()),
+        cores=usable_cores(),
+        flags=cpu_flags(cpuinfo),
     )
-
-
-def _read_fields(cpuinfo: Path) -> dict[str, str]:
-    """Return the fields of the first core; empty where there is no such file."""
-    try:
-        first = cpuinfo.read_text("utf-8", "replace").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _board() -> str:
-    """Return the name of an ARM board from its device tree (``Raspberry Pi 5 Model B``)."""
-    try:
-        return Path("/proc/device-tree/model").read_text("utf-8", "replace").strip("\0\n ")
-    except OSError:
-        return ""
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: what a container may use, not what there is
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
