@@ -25,7 +25,7 @@ Flag = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
 class PowerMode(Settings):
-    """A power mode of a Jetson: ``id`` is its number there, ``watts`` its budget (None: no limit)."""
+    """A power mode of a Jetson: its number there and its budget in watts (None: no limit)."""
 
     id: Annotated[int, Field(ge=0, strict=True)]
     name: Annotated[str, Field(min_length=1)]
