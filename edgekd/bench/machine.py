@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 CPUINFO = Path("/proc/cpuinfo")
+CORES = Path("/sys/devices/system/cpu")
 DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 
 
@@ -77,6 +78,36 @@ def processor_name(path: Path = CPUINFO) -> str:
         return DEVICE_TREE_MODEL.read_text("utf-8", "replace").strip("\0\n ")
     except OSError:
         return ""
+
+
+def keep_to_cores(threads: int, process: int) -> list[int]:
+    """Pin this process, the ``process``-th of a measurement, to as many cores as it has threads.
+
+    They are of the fastest kind that it may use, and take turns from one process to the next, so
+    that a core that is busy otherwise does not spoil all of them. Returns them; nothing is done,
+    and the list is empty, where there are too few or the system does not let a process choose.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    usable = sorted(os.sched_getaffinity(0))
+    capacity = {core: _capacity(core) for core in usable}
+    fast = [core for core in usable if capacity[core] == max(capacity.values())]
+    if threads > len(fast):
+        return []
+    cores = sorted(fast[(process * threads + i) % len(fast)] for i in range(threads))
+    os.sched_setaffinity(0, cores)
+    return cores
+
+
+def _capacity(core: int) -> int:
+    """Return a number that is larger for faster kinds of cores; 0 where the system is silent."""
+    folder = CORES / f"cpu{core}"
+    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        try:
+            return int((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+    return 0
 
 
 def usable_cores() -> int:
