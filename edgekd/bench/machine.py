@@ -9,7 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from edgekd.errors import MeasurementError
+
 CPUINFO = Path("/proc/cpuinfo")
+OWN_STATUS = Path("/proc/self/status")
 CORES = Path("/sys/devices/system/cpu")
 DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 
@@ -108,6 +111,20 @@ def _capacity(core: int) -> int:
         except (OSError, ValueError):
             continue
     return 0
+
+
+def peak_resident_bytes() -> int:
+    """Return the largest resident set that this process has had so far, in bytes.
+
+    Raises MeasurementError where the system does not tell. (getrusage(2) tells on every Unix, but
+    its peak may be that of the process which started this one.)
+    """
+    try:
+        lines = OWN_STATUS.read_text().splitlines()
+    except OSError as error:
+        raise MeasurementError("peak memory can be measured on Linux only") from error
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields["VmHWM"].split()[0]) * 1024
 
 
 def usable_cores() -> int:
