@@ -33,5 +33,13 @@ def centre(answer: Mapping[str, Any], first: str, second: str, clock: str) -> Ce
     return Centre(float(np.median(chosen)), "running" if running else "wall")
 
 
+def process_centre(answer: Mapping[str, Any], model: str, clock: str) -> float:
+    """Return the log of one model's median time in one process's answer, in nanoseconds."""
+    never = _of(answer, "waits", model) == 0
+    if clock == "running" and never.mean() >= _ENOUGH:
+        return float(np.median(np.log(_of(answer, "cpu_ns", model)[never])))
+    return float(np.median(np.log(_of(answer, "samples_ns", model))))
+
+
 def _of(answer: Mapping[str, Any], field: str, model: str) -> npt.NDArray[np.float64]:
     return np.asarray(answer[field][model], np.float64)

@@ -44,7 +44,7 @@ def decide(log_ratios: Sequence[float], limit: float, *, last: bool) -> Decision
         return None
     error = _share(count, last)
     found = bounds(log_ratios, error)
-    verdict = _verdict(found, limit)
+    verdict = verdict_of(found, limit)
     if verdict == "inconclusive" and not (last or count >= LOOKS[-1]):
         return None
     return Decision(verdict, found, error)
@@ -62,7 +62,8 @@ def _planned(look: int) -> float:
     return _FIRST if look == LOOKS[0] else _LATER
 
 
-def _verdict(found: Bounds, limit: float) -> Verdict:
+def verdict_of(found: Bounds, limit: float) -> Verdict:
+    """Return on which side of the limit, and of no change at all, both bounds lie."""
     if found.low > limit:
         return "regression"
     if found.high < 0:

@@ -16,12 +16,12 @@ _LEVEL: dict[Verdict, str] = {
 }
 
 
-def annotations(result: GateResult) -> list[str]:
+def workflow_commands(result: GateResult) -> list[str]:
     """Return one workflow command a check."""
-    return [_annotation(check) for check in result.checks]
+    return [_command(check) for check in result.checks]
 
 
-def _annotation(check: Check) -> str:
+def _command(check: Check) -> str:
     words = f"{check.verdict}: {check.baseline} -> {check.candidate}"
     if check.change:
         words += f", {check.change}"

@@ -12,35 +12,33 @@ def junit_xml(result: GateResult) -> str:
 
     No verdict is a skipped test where ``--on-inconclusive pass`` was given.
     """
-    counts = {"failures": "regression", "errors": "inconclusive"}
     passes = result.on_inconclusive == "pass"
+    outcomes = [_outcome(check, passes) for check in result.checks]
     suite = ElementTree.Element(
         "testsuite",
         name="edgekd gate",
-        tests=str(len(result.checks)),
+        tests=str(len(outcomes)),
+        failures=str(outcomes.count("failure")),
+        errors=str(outcomes.count("error")),
+        skipped=str(outcomes.count("skipped")),
         time=f"{result.latency.seconds:.1f}",
-        skipped=str(sum(_skipped(check, passes) for check in result.checks)),
-        **{
-            name: str(
-                sum(
-                    check.verdict == verdict and not _skipped(check, passes)
-                    for check in result.checks
-                )
-            )
-            for name, verdict in counts.items()
-        },
     )
-    for check in result.checks:
-        _add_case(suite, check, result, passes)
+    for check, outcome in zip(result.checks, outcomes, strict=True):
+        _add_case(suite, check, outcome, result)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _skipped(check: Check, passes: bool) -> bool:
-    return passes and check.verdict == "inconclusive"
+def _outcome(check: Check, passes: bool) -> str:
+    """Return JUnit's word for a verdict."""
+    if check.verdict == "regression":
+        return "failure"
+    if check.verdict == "inconclusive":
+        return "skipped" if passes else "error"
+    return "passed"
 
 
-def _add_case(suite: ElementTree.Element, check: Check, result: GateResult, passes: bool) -> None:
+def _add_case(suite: ElementTree.Element, check: Check, outcome: str, result: GateResult) -> None:
     seconds = result.latency.seconds if check.name == "latency" else 0.0
     case = ElementTree.SubElement(
         suite, "testcase", classname="edgekd.gate", name=check.name, time=f"{seconds:.1f}"
@@ -49,10 +47,8 @@ def _add_case(suite: ElementTree.Element, check: Check, result: GateResult, pass
         f"{result.baseline}: {check.baseline}\n{result.candidate}: {check.candidate}\n"
         f"change {check.change or '-'}, limit {check.limit}\n{check.note}"
     )
-    kind = {"regression": "failure", "inconclusive": "skipped" if passes else "error"}
-    if check.verdict in kind:
-        message = f"{check.name}: {check.verdict}, {check.change}, limit {check.limit}"
-        found = ElementTree.SubElement(case, kind[check.verdict], message=message)
-        found.text = text
-    else:
+    if outcome == "passed":
         ElementTree.SubElement(case, "system-out").text = text
+        return
+    message = f"{check.name}: {check.verdict}, {check.change}, limit {check.limit}"
+    ElementTree.SubElement(case, outcome, message=message).text = text

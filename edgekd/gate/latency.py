@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ _PAIRS = (15, 400)  # in a process, at least and at most
 _PROCESSES = 12  # that the time should suffice for; slow models get fewer pairs for it
 _FEWEST_PAIRS = 5
 _TIMEOUT_S = 600.0
-
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -88,27 +86,33 @@ def gate_latency(
     started = time.monotonic()
     pair = {BASELINE: baseline, CANDIDATE: candidate}
     protocol = replace(protocol, rounds=3)
-    trial = _process(pair, protocol, 0, inputs)
-    protocol = replace(protocol, rounds=_rounds(trial, time_budget_s, time.monotonic() - started))
+    trial = run_process(pair, protocol, 0, inputs)
+    protocol = replace(
+        protocol, rounds=rounds_for(trial, time_budget_s, time.monotonic() - started)
+    )
     answers: list[dict[str, Any]] = []
     log_ratios: list[float] = []
     found = None
-    with (progress or Silent()).task("Comparing latency", LOOKS[-1]) as advance:
+    seconds = math.ceil(time_budget_s)
+    with (progress or Silent()).task("Comparing latency, seconds at most", seconds) as advance:
+        shown = 0
         while found is None:
-            answers.append(_process(pair, protocol, 1 + len(answers), inputs))
+            answers.append(run_process(pair, protocol, 1 + len(answers), inputs))
             log_ratios.append(centre(answers[-1], BASELINE, CANDIDATE, protocol.clock).log_ratio)
-            advance(1)
             spent = time.monotonic() - started
+            advance(min(seconds, int(spent)) - shown)
+            shown = min(seconds, int(spent))
             last = spent * (1 + 1 / (len(answers) + 1)) > time_budget_s
             found = decide(log_ratios, math.log1p(max_regression), last=last)
     protocol = replace(protocol, processes=len(answers))
-    seconds = time.monotonic() - started
-    return _verdict(found, answers, log_ratios, protocol, max_regression, seconds)
+    spent = time.monotonic() - started
+    return _verdict(found, answers, log_ratios, protocol, max_regression, spent)
 
 
-def _process(
+def run_process(
     pair: Mapping[str, Variant], protocol: Protocol, number: int, inputs: Path | None
 ) -> dict[str, Any]:
+    """Run one process of a measurement and return its answer, see ``edgekd/bench/worker.py``."""
     job = {
         "models": as_job(pair),
         "protocol": protocol.to_dict(),
@@ -119,13 +123,13 @@ def _process(
     return run_worker("edgekd.bench.worker", job, _TIMEOUT_S)
 
 
-def _rounds(trial: Mapping[str, Any], time_budget_s: float, trial_s: float) -> int:
+def rounds_for(trial: Mapping[str, Any], time_budget_s: float, trial_s: float) -> int:
     """Return how many pairs a process is to time, from what a process with three of them took."""
     pair_ms = sum(float(np.median(times)) for times in trial["samples_ns"].values()) / 1e6
     least, most = _PAIRS
     wanted = max(least, min(most, int(_TIMED_MS / pair_ms)))
-    affordable = int((time_budget_s / _PROCESSES - trial_s) * 1e3 / pair_ms)
-    return max(_FEWEST_PAIRS, min(wanted, affordable))
+    affordable = (time_budget_s / _PROCESSES - trial_s) * 1e3 / pair_ms
+    return int(max(_FEWEST_PAIRS, min(wanted, affordable)))
 
 
 def _verdict(
@@ -144,8 +148,8 @@ def _verdict(
         low=found.bounds.low,
         high=found.bounds.high,
         error=found.error,
-        baseline_ms=_median_ms(answers, BASELINE),
-        candidate_ms=_median_ms(answers, CANDIDATE),
+        baseline_ms=median_ms(answers, BASELINE),
+        candidate_ms=median_ms(answers, CANDIDATE),
         log_ratios=tuple(log_ratios),
         clock=clocks.pop() if len(clocks) == 1 else "mixed",
         seconds=seconds,
@@ -157,7 +161,8 @@ def _verdict(
     )
 
 
-def _median_ms(answers: list[dict[str, Any]], name: str) -> float:
+def median_ms(answers: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Return the median over processes of the median wall time, in milliseconds."""
     return float(np.median([np.median(answer["samples_ns"][name]) for answer in answers])) / 1e6
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekd.bench.protocol import Protocol
 from edgekd.evaluate import open_for
@@ -20,7 +23,7 @@ from edgekd.metrics import Budget
 from edgekd.progress import Progress, Silent
 
 PROTOCOL = Protocol(warmup_ms=100.0, clock="running")
-"""What a gate measures by, unless it is told otherwise; processes and rounds are found as it goes."""
+"""What a gate measures by unless told otherwise; processes and rounds are found as it goes."""
 
 
 @dataclass(frozen=True)
@@ -104,5 +107,13 @@ def _real_inputs(request: GateRequest, baseline: Subject) -> Iterator[Path | Non
     }
     with TemporaryDirectory() as folder:
         path = Path(folder) / "inputs.npz"
-        np.savez(path, **arrays)
+        write_arrays(path, arrays)
         yield path
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a .npz file with arrays of any names (``numpy.savez`` takes some for its options)."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)

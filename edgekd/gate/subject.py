@@ -48,8 +48,8 @@ def open_subject(path: Path) -> Subject:
         written_for = manifest.target["runtime"]
         if written_for != "onnxruntime":
             raise NoVerdictError(
-                f"{path}: its graph is for {written_for}, about which times of ONNX Runtime on this "
-                "processor would say nothing; gate a bundle for a CPU target"
+                f"{path}: its graph is for {written_for}, about which times of ONNX Runtime on "
+                "this processor would say nothing; gate a bundle for a CPU target"
             )
         chosen = manifest.deployment
         file = path / manifest.models[chosen.model]
