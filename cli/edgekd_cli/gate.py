@@ -124,6 +124,8 @@ def run(
     limit = fraction("--max-regression", max_regression)
     if data is None and (max_drop is not None or max_nfr is not None):
         raise typer.BadParameter("they need --data to be measured on", param_hint="--max-drop")
+    for path in filter(None, (out, junit, save_baseline)):
+        _check_place(path)
     if self_test:
         subject = _need(baseline or candidate, "--baseline", "--self-test")
         _self_test(subject, limit, protocol, time_budget or 300.0, as_json)
@@ -192,6 +194,15 @@ def _tell(
         if summary:
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write(step_summary(result))
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a file that could not be written, before a minute of measuring."""
+    from edgekd.errors import MeasurementError
+
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise MeasurementError(f"{path} cannot be written; give another file")
 
 
 def _write(path: Path, text: str) -> None:
