@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -86,6 +87,17 @@ def run(
     max_memory_growth: Annotated[
         str | None, typer.Option(help="How much more memory it may take, such as 5%.")
     ] = None,
+    baseline_python: Annotated[
+        str | None,
+        typer.Option(
+            help="Interpreter of the baseline, to compare versions of a runtime.",
+            show_default="this one",
+        ),
+    ] = None,
+    candidate_python: Annotated[
+        str | None,
+        typer.Option(help="Interpreter of the candidate.", show_default="this one"),
+    ] = None,
     on_inconclusive: Annotated[
         OnInconclusive,
         typer.Option(help="Exit 3 (report), 0 (pass) or 1 (fail) if it cannot tell."),
@@ -160,10 +172,17 @@ def run(
                 fraction("--max-memory-growth", max_memory_growth),
             ),
             on_inconclusive=on_inconclusive.value,
+            pythons=_pythons(baseline_python, candidate_python),
         )
         result = gate(request, open_progress())
     _tell(result, out, junit, github, as_json)
     raise typer.Exit(result.exit_code)
+
+
+def _pythons(baseline: str | None, candidate: str | None) -> tuple[str, str] | None:
+    if baseline is None and candidate is None:
+        return None
+    return baseline or sys.executable, candidate or sys.executable
 
 
 def _need(path: Path | None, option: str, who: str) -> Path:

@@ -32,6 +32,7 @@ class GateRequest:
 
     ``max_regression`` is a fraction of the baseline's latency. Without ``data``, neither accuracy
     nor flips are compared, and latency is measured on random inputs; with it, on real ones.
+    ``pythons`` are interpreters of baseline and candidate, where each needs its own.
     """
 
     baseline: Path
@@ -43,6 +44,7 @@ class GateRequest:
     budget: Budget = field(default_factory=Budget)
     growth: Growth = field(default_factory=Growth)
     on_inconclusive: OnInconclusive = "report"
+    pythons: tuple[str, str] | None = None
 
 
 def gate(request: GateRequest, progress: Progress | None = None) -> GateResult:
@@ -62,6 +64,7 @@ def gate(request: GateRequest, progress: Progress | None = None) -> GateResult:
             protocol=request.protocol,
             time_budget_s=request.time_budget_s,
             inputs=inputs,
+            pythons=request.pythons,
             progress=progress,
         )
     if baseline.has_exits or candidate.has_exits:
