@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def gate(request: GateRequest, progress: Progress | None = None) -> GateResult:
             baseline.variant,
             candidate.variant,
             request.max_regression,
-            protocol=request.protocol,
+            protocol=replace(request.protocol, inputs=_name(inputs)),
             time_budget_s=request.time_budget_s,
             inputs=inputs,
             pythons=request.pythons,
@@ -114,9 +115,17 @@ def _real_inputs(request: GateRequest, baseline: Subject) -> Iterator[Path | Non
         yield path
 
 
+def _name(inputs: Path | None) -> str:
+    """Return what the protocol says of the inputs."""
+    if inputs is None:
+        return "random"
+    return f"real, SHA-256 {hashlib.sha256(inputs.read_bytes()).hexdigest()[:16]}"
+
+
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write a .npz file with arrays of any names (``numpy.savez`` takes some for its options)."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as file:
+            entry = zipfile.ZipInfo(f"{name}.npy")  # without the time, so that hashes repeat
+            with archive.open(entry, "w") as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
