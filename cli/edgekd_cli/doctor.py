@@ -25,8 +25,8 @@ def run(
         show_json([finding.to_dict() for finding in findings])
     else:
         for finding in findings:
-            show_line(f"{finding.state:8}{finding.subject:18}{finding.value}")
+            show_line(f"{finding.state:8}{finding.subject:22}{finding.value}")
             if finding.advice:  # a line of its own, so that a command can be copied
-                show_line(f"{'':26}-> {finding.advice}")
+                show_line(f"{'':30}-> {finding.advice}")
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from edgekd.device import DeviceProfile, Name, list_profiles
 from edgekd.errors import ProfileError
 from edgekd.progress import Progress
 from edgekd.settings import validate
-from edgekd_hardware.gpu import gpus
+from edgekd_hardware.gpu import driver, gpus
 from edgekd_hardware.jetson_fields import as_jetson, shipped_like
 from edgekd_hardware.machine import Machine, find_machine
 from edgekd_hardware.probe import probe_cpu
@@ -36,7 +36,8 @@ def probe(
         raise ProfileError(
             f"{threads} threads on {cpu.cores} usable cores; use --threads {cpu.cores}"
         )
-    machine = find_machine(cpu, gpus())
+    started = driver()
+    machine = find_machine(cpu, gpus() if started.works else started.reason)
     rates = measure_rates(cpu, threads, progress)
     return compose(machine, rates, list_profiles(), today=date.today(), name=name)
 
@@ -62,12 +63,13 @@ def compose(
         if known:
             as_jetson(data, sources, machine.jetson, known, rates, today)
     data["name"] = name or slug(data["title"])
-    return validate({**data, "sources": sources}, DeviceProfile)
+    in_order = {field: sources[field] for field in DeviceProfile.model_fields if field in sources}
+    return validate({**data, "sources": in_order}, DeviceProfile)
 
 
 def to_yaml(profile: DeviceProfile) -> str:
     """Return the profile as a YAML file that reads back as the same."""
-    fields = profile.model_dump(mode="json", exclude_defaults=True)
+    fields = profile.model_dump(mode="json", exclude_unset=True)
     fields["updated"] = profile.updated  # a date, which YAML writes without quotes
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
 

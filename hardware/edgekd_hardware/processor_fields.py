@@ -52,14 +52,16 @@ def processor_fields(
             f"{found}: onnxruntime {installed_version('onnxruntime')}; ONNX Runtime compatibility "
             "table, https://onnxruntime.ai/docs/reference/compatibility.html"
         ),
+        "recipe": "a choice of edgekd, as in its other profiles",
         "threads": "as asked for with --threads; one thread gives the steadiest comparison",
         "channel_multiple": (
             "a choice of edgekd, as in its profiles of processors (16 INT8 or FP32 columns are one "
             "block of ONNX Runtime's kernels); not measured here"
         ),
         "peak_gmacs": (
-            f"{measured}: {SIZE} x {SIZE} x {SIZE} matrix products on {threads}, best call of 3 "
-            f"fresh processes; float32 is MatMul and int8 QLinearMatMul (uint8 by int8) of ONNX "
+            f"{measured}: 256 x {SIZE} x {SIZE} matrix products on {threads}, the fastest of 200 "
+            f"calls in 8 fresh processes, whose best differ by {max(rates.spread.values()):.0%}; "
+            f"float32 is MatMul and int8 QLinearMatMul (uint8 by int8) of ONNX "
             f"Runtime{', bfloat16 is OpenVINO' if 'bfloat16' in rates.gmacs else ''} "
             f"({rates.runtime})"
         ),

@@ -112,7 +112,7 @@ def tensorrt_finding(module: str, driver: Driver, *, jetson: bool) -> Finding:
 
 def _provider(name: str, found: dict[str, Any], driver: Driver) -> Finding | None:
     """Say whether a provider for GPUs works; None where there is no GPU to run it on."""
-    subject = f"  with {_PROVIDERS[name]}"
+    subject = f"onnxruntime {_PROVIDERS[name]}"
     if not driver.works:
         return None
     if name in found["working"]:
