@@ -1,78 +1,45 @@
-"""One fresh process that measures the memory: ``python -m edgekd.bench.memory_worker``.
+"""One fresh process that loads one model and runs it: how much memory that takes at most.
 
-The job on stdin is ``{"array_bytes": int, "threads": int, "seconds": float}``; the answer on stdout
-is ``{"copy": float, "add": float}``, billions of bytes a second, what is read and what is written
-both counted. What goes wrong is one line on stderr and exit code 2.
+``python -m edgekd.bench.memory_worker``, JSON on stdin: ``{"model": {"path", "runtime",
+"precision"}, "protocol": {...}}``; the answer on stdout is ``{"bytes": int}``: the peak of the
+resident set above what the process held before it opened the model. What goes wrong is one line on
+stderr and exit code 2.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-Array = npt.NDArray[np.float64]
-Slices = tuple[Array, ...]
-_LEAST_PASSES = 3
+from edgekd.bench.machine import peak_resident_bytes
+from edgekd.bench.protocol import Protocol
+from edgekd.bench.worker import run
+from edgekd.errors import MeasurementError
 
 
 def main() -> int:
     """Read the job, run it, write the answer; return the exit code."""
     job = json.load(sys.stdin)
     try:
-        answer = run(job["array_bytes"], job["threads"], job["seconds"])
-    except MemoryError:
-        sys.stderr.write(f"there is no memory for three arrays of {job['array_bytes']} bytes\n")
+        grown = peak_growth(job["model"], Protocol.from_dict(job["protocol"]))
+    except MeasurementError as error:
+        sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(json.dumps(answer))
+    sys.stdout.write(json.dumps({"bytes": grown}))
     return 0
 
 
-def run(array_bytes: int, threads: int, seconds: float) -> dict[str, float]:
-    """Return the rates of ``a = b`` and ``a = b + c``, two of STREAM's kernels (McCalpin, 1995).
+def peak_growth(model: Mapping[str, Any], protocol: Protocol) -> int:
+    """Return the bytes that the peak grows by while the model is loaded and run.
 
-    Each thread has its own part of the arrays. The best pass counts, as in STREAM: others were
-    interrupted. ``seconds`` is how long each kernel is repeated, three passes at least.
+    Raises MeasurementError when the model cannot be loaded or run, or where the system does not
+    tell.
     """
-    count = array_bytes // 8
-    # Written once, so that every page is really there and not the one page of zeros.
-    arrays = [np.full(count, float(value)) for value in range(3)]
-    parts = [
-        tuple(part) for part in zip(*(np.array_split(a, threads) for a in arrays), strict=True)
-    ]
-    with ThreadPoolExecutor(threads) as pool:
-        return {
-            "copy": 2 * 8 * count / _best(pool, _copy, parts, seconds) / 1e9,
-            "add": 3 * 8 * count / _best(pool, _add, parts, seconds) / 1e9,
-        }
-
-
-def _copy(part: Slices) -> None:
-    np.copyto(part[0], part[1])
-
-
-def _add(part: Slices) -> None:
-    np.add(part[1], part[2], out=part[0])
-
-
-def _best(
-    pool: ThreadPoolExecutor,
-    kernel: Callable[[Slices], None],
-    parts: list[Slices],
-    seconds: float,
-) -> float:
-    """Return the seconds of the fastest pass over all parts; numpy lets threads overlap."""
-    times: list[float] = []
-    while len(times) < _LEAST_PASSES or sum(times) < seconds:
-        start = perf_counter()
-        list(pool.map(kernel, parts))
-        times.append(perf_counter() - start)
-    return min(times)
+    before = peak_resident_bytes()
+    run({"model": model}, protocol, 0)
+    return peak_resident_bytes() - before
 
 
 if __name__ == "__main__":

@@ -23,11 +23,15 @@ from edgekd.runtime.openvino import is_installed
 
 @dataclass(frozen=True)
 class Variant:
-    """An ONNX file and how it is run: ``runtime`` and ``precision`` are those of ``load``."""
+    """An ONNX file and how it is run: ``runtime`` and ``precision`` are those of ``load``.
+
+    ``extra`` small matrix products are added to each call, to make a slower copy of a model.
+    """
 
     path: Path
     runtime: str = "onnxruntime"
     precision: str | None = None
+    extra: int = 0
 
 
 def measure(
@@ -49,7 +53,9 @@ def measure(
     the inputs differ, or a process crashes or takes too long.
     """
     protocol, progress = protocol or Protocol(), progress or Silent()
-    variants = _checked(models, baseline)
+    if baseline not in models:
+        raise MeasurementError(f"the baseline {baseline!r} is not among {', '.join(models)}")
+    variants = as_job(models)
     answers = []
     with progress.task("Measuring latency", protocol.processes) as advance:
         for process in range(protocol.processes):
@@ -74,10 +80,11 @@ def measure(
     )
 
 
-def _checked(models: Mapping[str, Path | Variant], baseline: str) -> dict[str, dict[str, Any]]:
-    """Return the models as plain data for the worker."""
-    if baseline not in models:
-        raise MeasurementError(f"the baseline {baseline!r} is not among {', '.join(models)}")
+def as_job(models: Mapping[str, Path | Variant]) -> dict[str, dict[str, Any]]:
+    """Return the models as plain data for the worker.
+
+    Raises MeasurementError when a file or OpenVINO is missing.
+    """
     variants = {n: m if isinstance(m, Variant) else Variant(Path(m)) for n, m in models.items()}
     missing = [str(variant.path) for variant in variants.values() if not variant.path.is_file()]
     if missing:
@@ -89,6 +96,7 @@ def _checked(models: Mapping[str, Path | Variant], baseline: str) -> dict[str, d
             "path": str(variant.path.resolve()),
             "runtime": variant.runtime,
             "precision": variant.precision,
+            "extra": variant.extra,
         }
         for name, variant in variants.items()
     }

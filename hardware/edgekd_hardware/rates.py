@@ -65,7 +65,7 @@ def measure_rates(cpu: Cpu, threads: int, progress: Progress | None = None) -> R
         cache = last_level_cache()
         size = array_bytes(cache, available_bytes())
         job = {"array_bytes": size, "threads": threads, "seconds": 1.5}
-        memory = run_worker("edgekd.bench.memory_worker", job, timeout_s=300)
+        memory = run_worker("edgekd.bench.bandwidth_worker", job, timeout_s=300)
         advance(1)
         node_us = _node_us(threads)
         advance(1)

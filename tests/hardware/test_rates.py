@@ -12,7 +12,7 @@ from edgekd_hardware.rates import MODELS, array_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.bench.memory_worker import run
+from edgekd.bench.bandwidth_worker import run
 from edgekd.bench.runner import run_worker
 from edgekd.errors import MeasurementError
 
@@ -81,4 +81,4 @@ def test_memory(threads: int) -> None:
 def test_memory_that_is_not_there_is_one_line() -> None:
     job = {"array_bytes": 2**60, "threads": 1, "seconds": 0.0}
     with pytest.raises(MeasurementError, match="no memory for three arrays"):
-        run_worker("edgekd.bench.memory_worker", job, 60)
+        run_worker("edgekd.bench.bandwidth_worker", job, 60)
