@@ -111,6 +111,7 @@ def _notes(machine: Machine, rates: Rates) -> str:
     cpu, parts = machine.cpu, [f"{machine.cpu.model}, {machine.cpu.cores} usable cores."]
     if rates.cache_bytes:
         parts.append(f"Last-level cache {rates.cache_bytes / 2**20:g} MiB.")
+    parts.append(f"Load average {rates.load:.1f} in the minute before measuring.")
     if cpu.int8_flags == ():
         parts.append("No instructions for INT8: expect little over FP32.")
     if machine.jetson:

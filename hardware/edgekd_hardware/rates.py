@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ class Rates:
     ``spread`` is by what share the best of the slowest process stays below that. ``copy_gb_per_s``
     and ``add_gb_per_s`` are billions of bytes a second of two memory kernels over arrays of
     ``array_bytes`` bytes; ``cache_bytes`` is the last-level cache, None where it is unknown.
-    ``node_us`` are the microseconds that one more trivial node takes in ONNX Runtime.
+    ``node_us`` are the microseconds that one more trivial node takes in ONNX Runtime. ``load`` is
+    the system's load average of the minute before.
     """
 
     threads: int
@@ -44,6 +46,7 @@ class Rates:
     array_bytes: int
     cache_bytes: int | None
     node_us: float
+    load: float
 
     @property
     def memory_gb_per_s(self) -> float:
@@ -59,6 +62,7 @@ class Rates:
 def measure_rates(cpu: Cpu, threads: int, progress: Progress | None = None) -> Rates:
     """Measure this machine in well under a minute; raises MeasurementError when a part fails."""
     progress = progress or Silent()
+    load = os.getloadavg()[0]
     with progress.task("Measuring this machine", 3) as advance:
         products = _products(cpu, threads)
         advance(1)
@@ -73,10 +77,11 @@ def measure_rates(cpu: Cpu, threads: int, progress: Progress | None = None) -> R
     found = products.models
     fastest = {name: _fastest(found[name]) for name in names if name in found}
     spread = {name: share for name, (_, share) in fastest.items()}
-    if max(spread.values()) > _BUSY:
+    if load > cpu.cores / 2 or max(spread.values()) > _BUSY:
         progress.note(
-            f"processes differ by {max(spread.values()):.0%}: something else runs here; these are "
-            "the rates of a busy machine, so probe again when it is idle"
+            f"something else runs here (load {load:.1f} on {cpu.cores} cores, processes differ by "
+            f"{max(spread.values()):.0%}): these may be a busy machine's rates; probe again when "
+            "it is idle"
         )
     return Rates(
         threads=threads,
@@ -88,6 +93,7 @@ def measure_rates(cpu: Cpu, threads: int, progress: Progress | None = None) -> R
         array_bytes=size,
         cache_bytes=cache,
         node_us=node_us,
+        load=load,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 
 def findings(done) -> dict[str, dict[str, str]]:
     return {finding["subject"]: finding for finding in json.loads(done.stdout)}
@@ -47,6 +49,7 @@ def test_two_builds_of_onnxruntime_exit_1(run_cli, tmp_path) -> None:
     assert "onnxruntime-gpu 1.30.0" in findings(done)["onnxruntime twice"]["value"]
 
 
+@pytest.mark.slow
 def test_measured(run_cli) -> None:
     done = run_cli("doctor", "--measure", "--json")
 

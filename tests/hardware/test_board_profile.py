@@ -31,6 +31,7 @@ RATES = Rates(
     array_bytes=2**26,
     cache_bytes=2**21,
     node_us=0.2199,
+    load=0.3,
 )
 
 
