@@ -90,6 +90,8 @@ def xavier_nx(root: Path) -> Path:
             ),
             "etc/nvpmodel.conf": (
                 "< POWER_MODEL ID=0 NAME=MODE_15W_2CORE >\n"
+                "< POWER_MODEL ID=5 NAME=MODE_10W_DESKTOP >\n"
+                "< POWER_MODEL ID=6 NAME=MODE_20W_2CORE >\n"
                 "< POWER_MODEL ID=8 NAME=MODE_20W_6CORE >\n"
             ),
             "usr/sbin/nvpmodel": "#!/bin/sh\necho 'NV Power Mode: MODE_20W_6CORE'\necho 8\n",

@@ -88,10 +88,15 @@ def read_jetson(root: Path = ROOT) -> Jetson | None:
 
 
 def strongest(modes: tuple[PowerMode, ...]) -> PowerMode | None:
-    """Return the mode without a limit, else the one with the highest; None without modes."""
+    """Return the mode without a limit, else the one with most watts and cores; None without."""
     free = [mode for mode in modes if mode.name.upper().startswith("MAXN")]
     limited = [mode for mode in modes if mode.watts is not None]
-    return free[0] if free else max(limited, key=lambda mode: mode.watts or 0, default=None)
+    return free[0] if free else max(limited, key=_strength, default=None)
+
+
+def _strength(mode: PowerMode) -> tuple[float, int]:
+    cores = re.search(r"(\d+)_?CORE", mode.name)
+    return mode.watts or 0.0, int(cores[1]) if cores else 0
 
 
 def _linux(release: str) -> str | None:

@@ -14,6 +14,8 @@ from edgekd_hardware.findings import Finding
 from edgekd_hardware.jetson import Jetson, strongest
 from edgekd_hardware.system import ROOT
 
+_RUNTIME_PYTHON = (3, 8)  # what edgekd.runtime needs
+
 
 def findings(
     jetson: Jetson, known: Iterable[SoftwareStack], python: str, root: Path = ROOT
@@ -59,9 +61,7 @@ def _jetpack(jetson: Jetson, stacks: Sequence[SoftwareStack]) -> Finding:
         )
         return Finding("JetPack", "missing", value, advice)
     if not stacks:
-        advice = (
-            "edgekd cannot say which TensorRT and Python go with it: `edgekd targets` lists more"
-        )
+        advice = "what goes with it: https://developer.nvidia.com/embedded/jetpack-archive"
         return Finding("JetPack", "note", f"{jetson.jetpack}, not in edgekd's table", advice)
     return Finding("JetPack", "ok", jetson.jetpack)
 
@@ -114,10 +114,13 @@ def _python(jetson: Jetson, stacks: Sequence[SoftwareStack], python: str) -> tup
     value = f"TensorRT's module is for Python {_either(jetson.bindings)}"
     if any(_is(python, version) for version in jetson.bindings):
         return (Finding(subject, "ok", value),)
-    advice = (
-        f"no `import tensorrt` in this Python {python}; on the board, run bundles with "
-        f"/usr/bin/python{jetson.bindings[-1]} (edgekd.runtime needs 3.8 or newer)"
+    newest = max(jetson.bindings, key=_numbers)
+    use = (
+        f"run bundles with /usr/bin/python{newest}"
+        if _numbers(newest) >= _RUNTIME_PYTHON
+        else f"edgekd.runtime needs 3.8, so run engines with trtexec or in Python {newest} yourself"
     )
+    advice = f"no `import tensorrt` in this Python {python}; on the board, {use}"
     return (Finding(subject, "note", value, advice),)
 
 
@@ -153,6 +156,10 @@ def _is(version: str, wanted: str) -> bool:
     """Tell whether a version is ``wanted`` as far as that is given: 10.3.0.30 is 10.3."""
     parts = wanted.split(".")
     return version.split(".")[: len(parts)] == parts
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def _either(versions: Iterable[str]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from edgekd_hardware.gpu import Driver, Gpu, driver, findings
+from edgekd_hardware.gpu import Driver, Gpu, driver, findings, gpus
 
 CUDA = """
 int cuInit(unsigned flags) {{ return {code}; }}
@@ -46,6 +47,25 @@ def test_no_driver(tmp_path: Path) -> None:
         assert found == Driver(works=False, reason="no NVIDIA driver")
         (finding,) = findings(found, "")
         assert (finding.state, finding.advice) == ("note", "")
+
+
+def test_nvml_without_a_driver() -> None:
+    if driver().works:
+        pytest.skip("there is a driver")
+    reason = gpus()
+    assert isinstance(reason, str)
+    known = importlib.util.find_spec("pynvml") is not None
+    assert ("NVML does not start" if known else "edgekd[gpu]") in reason
+
+
+@pytest.mark.gpu
+def test_nvml_with_a_gpu() -> None:
+    pytest.importorskip("pynvml")
+    if not driver().works:
+        pytest.skip("needs an NVIDIA GPU")
+    found = gpus()
+    assert isinstance(found, tuple)
+    assert all(gpu.memory_gib > 0 and float(gpu.compute_capability) >= 3 for gpu in found)
 
 
 def test_every_gpu_is_named() -> None:

@@ -86,6 +86,19 @@ def test_a_board_at_its_best_has_no_notes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("bindings", "words"),
+    [(("3.6",), "trtexec"), (("3.8", "3.10"), "/usr/bin/python3.10"), (("3.8",), "python3.8")],
+)
+def test_the_python_that_can_run_bundles(
+    tmp_path: Path, bindings: tuple[str, ...], words: str
+) -> None:
+    root = boards.orin_nano(tmp_path)
+    finding = found(replace(read(root), bindings=bindings), root)["JetPack Python"]
+    assert finding.state == "note"
+    assert words in finding.advice
+
+
+@pytest.mark.parametrize(
     ("changes", "subject", "words"),
     [
         ({"tensorrt": "8.6.2.3"}, "JetPack TensorRT", ("8.6.2.3", "10.3 or 10.7")),
