@@ -2,9 +2,10 @@
 
 Each ONNX model is compared with itself and with copies that do 1, 3 and 5 % more work (extra
 matrix products in the model, ``benchmarks/slow_copy.py``), in the processes that ``edgekd gate``
-would run, the four in turns. Then gates are drawn from these processes: each a random order of them without
-repetition, decided as a real gate decides, within the processes that 60 s are enough for. 200 gates
-of the model with itself, 200 for each copy. ``--load N`` runs N busy processes meanwhile.
+would run, the four in turns. Then gates are drawn from these processes: each a random order of
+them without repetition, decided as a real gate decides, within the processes that 60 s are enough
+for. 200 gates of the model with itself, 200 for each copy. ``--load N`` runs N busy processes
+meanwhile.
 
 The rules of today see the wall times of the same processes, as runs at different times: the stored
 run and the new run are different processes. "mean x 1.1": one run's mean against a stored one's.

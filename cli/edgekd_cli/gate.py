@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -86,6 +87,17 @@ def run(
     max_memory_growth: Annotated[
         str | None, typer.Option(help="How much more memory it may take, such as 5%.")
     ] = None,
+    baseline_python: Annotated[
+        str | None,
+        typer.Option(
+            help="Interpreter of the baseline, to compare versions of a runtime.",
+            show_default="this one",
+        ),
+    ] = None,
+    candidate_python: Annotated[
+        str | None,
+        typer.Option(help="Interpreter of the candidate.", show_default="this one"),
+    ] = None,
     on_inconclusive: Annotated[
         OnInconclusive,
         typer.Option(help="Exit 3 (report), 0 (pass) or 1 (fail) if it cannot tell."),
@@ -124,6 +136,8 @@ def run(
     limit = fraction("--max-regression", max_regression)
     if data is None and (max_drop is not None or max_nfr is not None):
         raise typer.BadParameter("they need --data to be measured on", param_hint="--max-drop")
+    for path in filter(None, (out, junit, save_baseline)):
+        _check_place(path)
     if self_test:
         subject = _need(baseline or candidate, "--baseline", "--self-test")
         _self_test(subject, limit, protocol, time_budget or 300.0, as_json)
@@ -158,10 +172,17 @@ def run(
                 fraction("--max-memory-growth", max_memory_growth),
             ),
             on_inconclusive=on_inconclusive.value,
+            pythons=_pythons(baseline_python, candidate_python),
         )
         result = gate(request, open_progress())
     _tell(result, out, junit, github, as_json)
     raise typer.Exit(result.exit_code)
+
+
+def _pythons(baseline: str | None, candidate: str | None) -> tuple[str, str] | None:
+    if baseline is None and candidate is None:
+        return None
+    return baseline or sys.executable, candidate or sys.executable
 
 
 def _need(path: Path | None, option: str, who: str) -> Path:
@@ -192,6 +213,15 @@ def _tell(
         if summary:
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write(step_summary(result))
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a file that could not be written, before a minute of measuring."""
+    from edgekd.errors import MeasurementError
+
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise MeasurementError(f"{path} cannot be written; give another file")
 
 
 def _write(path: Path, text: str) -> None:

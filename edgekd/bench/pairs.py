@@ -42,4 +42,5 @@ def process_centre(answer: Mapping[str, Any], model: str, clock: str) -> float:
 
 
 def _of(answer: Mapping[str, Any], field: str, model: str) -> npt.NDArray[np.float64]:
-    return np.asarray(answer[field][model], np.float64)
+    least = 0.0 if field == "waits" else 1.0  # a coarse clock may say 0 ns, which has no logarithm
+    return np.maximum(np.asarray(answer[field][model], np.float64), least)

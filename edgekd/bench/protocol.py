@@ -29,7 +29,8 @@ class Protocol:
     of untimed calls for each model in a process, at least: they go on until two spans of calls take
     the same time within 2 %, at most five times as long; ``primers`` untimed calls of the same
     model right before each timed one; ``clock`` is what ratios are of, ``wall`` or ``running``
-    time (``edgekd/bench/clock.py``); ``seed`` of inputs and order.
+    time (``edgekd/bench/clock.py``); ``inputs`` are ``random``, or real ones whose hash it says;
+    ``seed`` of random inputs and of the order.
 
     Without a primer a call finds the caches as another model left them. That is the same for all
     models of one runtime, but OpenVINO's calls lose far more by it than ONNX Runtime's, and the
@@ -43,6 +44,7 @@ class Protocol:
     warmup_ms: float = 200.0
     primers: int = 0
     clock: str = "wall"
+    inputs: str = "random"
     seed: int = 0
     version: str = VERSION
 
@@ -55,6 +57,7 @@ class Protocol:
         is_time = type(warmup) in (int, float) and math.isfinite(warmup) and warmup >= 0
         _need(is_time, "warmup_ms must be 0 or more milliseconds")
         _need(self.clock in ("wall", "running"), "clock must be wall or running")
+        _need(type(self.inputs) is str and bool(self.inputs), "inputs must say what they are")
         _need(self.version == VERSION, f"version is {self.version!r}, this edgekd has {VERSION!r}")
 
     def to_dict(self) -> dict[str, Any]:

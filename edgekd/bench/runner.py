@@ -107,16 +107,14 @@ def run_worker(module: str, job: Mapping[str, Any], timeout_s: float) -> dict[st
 
     Raises MeasurementError with the line that it left when it fails or takes too long.
     """
-    # -P: whatever lies in the user's current folder must not shadow a module.
-    command = [sys.executable, "-P", "-m", module]
     try:
         done = subprocess.run(
-            command,
+            worker_command(module),
             input=json.dumps(job),
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env=_environment(),
+            env=worker_environment(),
             timeout=timeout_s,
             check=False,
         )
@@ -126,20 +124,29 @@ def run_worker(module: str, job: Mapping[str, Any], timeout_s: float) -> dict[st
         ) from error
     if done.returncode != 0:
         kind = NoVerdictError if done.returncode == 3 else MeasurementError
-        raise kind(_why(done.returncode, done.stderr))
+        raise kind(explain(done.returncode, done.stderr))
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-def _environment() -> dict[str, str]:
+def worker_command(module: str, python: str = sys.executable) -> list[str]:
+    """Return the command that runs a worker; nothing in the current folder shadows a module."""
+    start = "import runpy, sys; sys.path.pop(0); runpy.run_module(sys.argv[1], run_name='__main__')"
+    # -P does the same, from Python 3.11 on; another interpreter may be older.
+    return (
+        [python, "-P", "-m", module] if python == sys.executable else [python, "-c", start, module]
+    )
+
+
+def worker_environment() -> dict[str, str]:
     """Return this environment, with the folder that this very edgekd is imported from."""
     root = str(Path(edgekd.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
 
 
-def _why(code: int, stderr: str) -> str:
-    """Return the last line that a worker left, or the signal that ended it."""
+def explain(code: int, stderr: str) -> str:
+    """Return why a worker ended: the last line that a worker left, or the signal that ended it."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if code < 0:
         return f"a measuring process was ended by {_signal_name(-code)}; is there enough memory?"

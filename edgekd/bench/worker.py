@@ -16,6 +16,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -76,24 +77,56 @@ def run(
     Raises MeasurementError when a model cannot be loaded or run, NoVerdictError when the models do
     not take the ``same_inputs`` where they should.
     """
+    file = None if inputs_file is None else Path(inputs_file)
+    ready = prepare(models, protocol, process, same_inputs=same_inputs, inputs_file=file)
+    times = time_calls(ready.calls, protocol.rounds, ready.order, protocol.primers)
+    return {
+        **ready.facts,
+        "samples_ns": {name: [call.wall_ns for call in rows] for name, rows in times.items()},
+        "cpu_ns": {name: [call.cpu_ns for call in rows] for name, rows in times.items()},
+        "waits": {name: [call.waits for call in rows] for name, rows in times.items()},
+    }
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Models that are loaded and warm: their calls and inputs, and the order to time them in.
+
+    ``facts`` are plain data for the answer.
+    """
+
+    calls: Mapping[str, Call]
+    inputs: Mapping[str, Mapping[str, TensorSpec]]
+    order: random.Random
+    facts: Mapping[str, Any]
+
+
+def prepare(
+    models: Mapping[str, Mapping[str, Any]],
+    protocol: Protocol,
+    process: int,
+    *,
+    same_inputs: bool = True,
+    inputs_file: Path | None = None,
+) -> Ready:
+    """Load ``models`` and warm them up; raises what ``run`` raises."""
     order = random.Random(f"{protocol.seed}-{process}")
     names = order.sample(sorted(models), len(models))  # where a model lies in memory is luck
     opened = {name: _open(name, protocol.threads, models[name]) for name in names}
     sessions = {name: opened[name] for name in models}
-    feeds = _feeds(sessions, protocol, same_inputs, inputs_file)
+    inputs = _all_inputs(sessions, protocol.batch, same_inputs)
+    feeds = {
+        name: random_feed(own, protocol.seed) if inputs_file is None else _stored(inputs_file, own)
+        for name, own in inputs.items()
+    }
     calls = {
         name: _call(session, feeds[name], models[name].get("extra", 0))
         for name, session in sessions.items()
     }
     warm_up_ms = {name: _warm_up(name, call, protocol.warmup_ms) for name, call in calls.items()}
-    times = time_calls(calls, protocol.rounds, order, protocol.primers)
-    return {
-        "runtime": ", ".join(_versions({model["runtime"] for model in models.values()})),
-        "samples_ns": {name: [call.wall_ns for call in rows] for name, rows in times.items()},
-        "cpu_ns": {name: [call.cpu_ns for call in rows] for name, rows in times.items()},
-        "waits": {name: [call.waits for call in rows] for name, rows in times.items()},
-        "warm_up_ms": warm_up_ms,
-    }
+    runtimes = _versions({model["runtime"] for model in models.values()})
+    facts = {"runtime": ", ".join(runtimes), "warm_up_ms": warm_up_ms}
+    return Ready(calls, inputs, order, facts)
 
 
 def time_rounds(
@@ -206,20 +239,16 @@ def _with_batch(name: str, tensor: TensorSpec, batch: int) -> TensorSpec:
     return TensorSpec(tensor.name, tensor.dtype, (batch, *rest) if tensor.shape else ())
 
 
-def _feeds(
-    sessions: Mapping[str, Session], protocol: Protocol, same_inputs: bool, inputs_file: str | None
-) -> dict[str, Feed]:
-    """Return each model's inputs: those of the file, or random ones."""
-    if not same_inputs:
-        own = {name: _inputs(name, session, protocol.batch) for name, session in sessions.items()}
-        return {name: random_feed(inputs, protocol.seed) for name, inputs in own.items()}
-    shared = _shared_inputs(sessions, protocol.batch)
-    if inputs_file is None:
-        return dict.fromkeys(sessions, random_feed(shared, protocol.seed))
-    return dict.fromkeys(sessions, _stored_feed(Path(inputs_file), shared))
+def _all_inputs(
+    sessions: Mapping[str, Session], batch: int, same_inputs: bool
+) -> dict[str, dict[str, TensorSpec]]:
+    """Return each model's inputs with every axis known; they may have to be the same."""
+    if same_inputs:
+        return dict.fromkeys(sessions, _shared_inputs(sessions, batch))
+    return {name: _inputs(name, session, batch) for name, session in sessions.items()}
 
 
-def _stored_feed(path: Path, inputs: Mapping[str, TensorSpec]) -> Feed:
+def _stored(path: Path, inputs: Mapping[str, TensorSpec]) -> Feed:
     """Return the inputs of a .npz file; MeasurementError if they are not what the models take."""
     with np.load(path, allow_pickle=False) as stored:
         feed = {name: stored[name] for name in stored.files}

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgekd.bench.machine import fingerprint
 from edgekd.bench.pairs import centre
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import Variant, as_job, run_worker
+from edgekd.bench.turns import take_turns
 from edgekd.gate.decision import FEWEST, LOOKS, Decision, Verdict, decide
 from edgekd.progress import Progress, Silent
 
@@ -72,21 +74,27 @@ def gate_latency(
     protocol: Protocol,
     time_budget_s: float = 60.0,
     inputs: Path | None = None,
+    pythons: tuple[str, str] | None = None,
     progress: Progress | None = None,
 ) -> LatencyVerdict:
     """Time two models against each other until it is clear, or until the time is over.
 
     ``max_regression`` is a fraction: 0.02 lets the candidate take 2 % longer. ``protocol`` gives
     threads, batch, warm-up, clock and seed; its processes and rounds are found here. ``inputs`` is
-    a .npz file of the models' inputs, by default they are random.
+    a .npz file of the models' inputs, by default they are random. ``pythons`` are the interpreters
+    of baseline and candidate where each needs its own, with other packages: the two then run in
+    processes of their own that take turns, which spreads more, and widens the bounds by that.
 
     Raises MeasurementError when a model cannot be loaded or run, NoVerdictError when the two take
     different inputs.
     """
     started = time.monotonic()
     pair = {BASELINE: baseline, CANDIDATE: candidate}
-    protocol = replace(protocol, rounds=3)
-    trial = run_process(pair, protocol, 0, inputs)
+    play = partial(run_process, pair)
+    if pythons is not None:
+        protocol = replace(protocol, primers=1)
+        play = partial(take_turns, pair, dict(zip(pair, pythons, strict=True)))
+    trial = play(replace(protocol, rounds=3), 0, inputs)
     protocol = replace(
         protocol, rounds=rounds_for(trial, time_budget_s, time.monotonic() - started)
     )
@@ -97,7 +105,7 @@ def gate_latency(
     with (progress or Silent()).task("Comparing latency, seconds at most", seconds) as advance:
         shown = 0
         while found is None:
-            answers.append(run_process(pair, protocol, 1 + len(answers), inputs))
+            answers.append(play(protocol, 1 + len(answers), inputs))
             log_ratios.append(centre(answers[-1], BASELINE, CANDIDATE, protocol.clock).log_ratio)
             spent = time.monotonic() - started
             advance(min(seconds, int(spent)) - shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ class GateRequest:
 
     ``max_regression`` is a fraction of the baseline's latency. Without ``data``, neither accuracy
     nor flips are compared, and latency is measured on random inputs; with it, on real ones.
+    ``pythons`` are interpreters of baseline and candidate, where each needs its own.
     """
 
     baseline: Path
@@ -43,6 +45,7 @@ class GateRequest:
     budget: Budget = field(default_factory=Budget)
     growth: Growth = field(default_factory=Growth)
     on_inconclusive: OnInconclusive = "report"
+    pythons: tuple[str, str] | None = None
 
 
 def gate(request: GateRequest, progress: Progress | None = None) -> GateResult:
@@ -59,9 +62,10 @@ def gate(request: GateRequest, progress: Progress | None = None) -> GateResult:
             baseline.variant,
             candidate.variant,
             request.max_regression,
-            protocol=request.protocol,
+            protocol=replace(request.protocol, inputs=_name(inputs)),
             time_budget_s=request.time_budget_s,
             inputs=inputs,
+            pythons=request.pythons,
             progress=progress,
         )
     if baseline.has_exits or candidate.has_exits:
@@ -111,9 +115,17 @@ def _real_inputs(request: GateRequest, baseline: Subject) -> Iterator[Path | Non
         yield path
 
 
+def _name(inputs: Path | None) -> str:
+    """Return what the protocol says of the inputs."""
+    if inputs is None:
+        return "random"
+    return f"real, SHA-256 {hashlib.sha256(inputs.read_bytes()).hexdigest()[:16]}"
+
+
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write a .npz file with arrays of any names (``numpy.savez`` takes some for its options)."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as file:
+            entry = zipfile.ZipInfo(f"{name}.npy")  # without the time, so that hashes repeat
+            with archive.open(entry, "w") as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)

@@ -89,11 +89,15 @@ def read_stored(path: Path) -> StoredBaseline:
 
 
 def measure_stored(
-    variant: Variant, model: str, protocol: Protocol, progress: Progress | None = None
+    variant: Variant,
+    model: str,
+    protocol: Protocol,
+    progress: Progress | None = None,
+    processes: int = PROCESSES,
 ) -> StoredBaseline:
     """Measure one model alone, to be stored; raises MeasurementError when it cannot be run."""
     trial = run_process({CANDIDATE: variant}, replace(protocol, rounds=3), 0, None)
-    protocol = replace(protocol, rounds=rounds_for(trial, math.inf, 0.0), processes=PROCESSES)
+    protocol = replace(protocol, rounds=rounds_for(trial, math.inf, 0.0), processes=processes)
     answers = _measure(variant, protocol, progress)
     return StoredBaseline(model, protocol, fingerprint(), str(trial["runtime"]), answers)
 

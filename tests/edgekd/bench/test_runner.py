@@ -92,7 +92,7 @@ def test_a_process_that_takes_too_long(make_model: Make) -> None:
 def test_explains_how_a_process_ended(code: str, message: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     with pytest.raises(MeasurementError, match=message):
-        raise MeasurementError(runner._why(done.returncode, done.stderr))
+        raise MeasurementError(runner.explain(done.returncode, done.stderr))
 
 
 def test_needs_neither_torch_nor_onnx() -> None:
@@ -105,7 +105,7 @@ def test_needs_neither_torch_nor_onnx() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env=runner._environment(),
+        env=runner.worker_environment(),
         check=True,
     )
     assert done.stdout.strip() == "[]"
