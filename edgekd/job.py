@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -14,13 +13,13 @@ import torch
 from torch import Tensor
 
 from edgekd import __version__
-from edgekd.bench.machine import fingerprint, runs_here
+from edgekd.bench.machine import fingerprint, why_not_here
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.exit_samples import with_exit_samples
 from edgekd.data.fit import check_fit, check_ids, shape_text
 from edgekd.data.samples import StoredSamples
 from edgekd.data.source import Dataset, open_data
-from edgekd.device import DeviceProfile, load_profile
+from edgekd.device import DeviceProfile, announce, load_profile
 from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError, RecipeError
 from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
@@ -31,6 +30,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe import (
     DATA_FREE,
     PRUNED,
+    PRUNED_FLOAT,
     EarlyExitStage,
     PruneStage,
     QuantizeStage,
@@ -38,6 +38,7 @@ from edgekd.recipe import (
     SparsifyStage,
     Stage,
     check_recipe,
+    doubts,
     load_recipe,
     trainings,
     with_prune_budget,
@@ -113,6 +114,10 @@ class Draft:
     cache: StepCache
     images: ImagePlan | None
 
+    def notes(self) -> tuple[str, ...]:
+        """Say which device this is for, and what of the recipe may be useless there."""
+        return (announce(self.request.target, self.profile), *doubts(self.recipe, self.profile))
+
 
 @dataclass(frozen=True)
 class Job:
@@ -175,7 +180,10 @@ def prepare(request: CompressRequest, progress: Progress | None = None) -> Job:
 
     The one long work here is to synthesise images where the request has no data.
     """
-    return complete(draft(request), progress or Silent())
+    progress, sketch = progress or Silent(), draft(request)
+    for line in sketch.notes():
+        progress.note(line)
+    return complete(sketch, progress)
 
 
 def draft(request: CompressRequest) -> Draft:
@@ -236,7 +244,9 @@ def _recipe(request: CompressRequest, profile: DeviceProfile) -> Recipe:
     if len(given) > 1:
         raise RecipeError("--speedup and --latency-ms are two budgets for pruning: give one")
     default = profile.recipe if request.data is not None else DATA_FREE
-    recipe = load_recipe(request.recipe or (PRUNED if given else default))
+    if given:
+        default = PRUNED if profile.int8 != "none" else PRUNED_FLOAT
+    recipe = load_recipe(request.recipe or default)
     for key, value in given.items():
         recipe = with_prune_budget(recipe, key, value)
     return recipe
@@ -313,10 +323,9 @@ def _check_runtime(wanted: str, profile: DeviceProfile) -> None:
         raise ProfileError(f"unknown runtime {wanted!r}: give auto, onnxruntime or openvino")
     if wanted != "openvino":
         return
-    if not runs_here(profile):
+    if reason := why_not_here(profile):
         raise ProfileError(
-            f"--runtime openvino: nothing can be timed for {profile.name} ({profile.runtime}, "
-            f"{profile.architecture or 'any processor'}) on this {platform.machine()} machine; "
+            f"--runtime openvino: nothing can be timed here for {profile.name}, since {reason}; "
             "leave --runtime out"
         )
     if not openvino.is_installed():
