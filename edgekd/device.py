@@ -94,7 +94,7 @@ class DeviceProfile(Settings):
     sparse_patterns: tuple[SparsePattern, ...] = ()
     int8: Integers = "fast"
     memory_gib: Positive | None = None
-    peak_gmacs: dict[Arithmetic, Positive] | None = None
+    peak_gmacs: Annotated[dict[Arithmetic, Positive], Field(min_length=1)] | None = None
     memory_gb_per_s: Positive | None = None
     layer_overhead_us: Annotated[float, Field(ge=0, strict=True)] | None = None
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
@@ -148,10 +148,13 @@ class DeviceProfile(Settings):
     @field_validator("power_modes")
     @classmethod
     def _modes_differ(cls, modes: tuple[PowerMode, ...]) -> tuple[PowerMode, ...]:
+        found = []
         for field in ("id", "name"):
-            values = [getattr(mode, field) for mode in modes]
-            if twice := sorted({str(value) for value in values if values.count(value) > 1}):
-                raise ValueError(f"{field} {', '.join(twice)} is given twice")
+            values = [str(getattr(mode, field)) for mode in modes]
+            twice = sorted({value for value in values if values.count(value) > 1})
+            found += [f"{field} {', '.join(twice)}"] if twice else []
+        if found:
+            raise ValueError(f"{' and '.join(found)} given twice")
         return modes
 
     @field_validator("software")
@@ -159,7 +162,7 @@ class DeviceProfile(Settings):
     def _stacks_differ(cls, stacks: tuple[SoftwareStack, ...]) -> tuple[SoftwareStack, ...]:
         versions = [stack.jetpack for stack in stacks]
         if twice := sorted({version for version in versions if versions.count(version) > 1}):
-            raise ValueError(f"jetpack {', '.join(twice)} is given twice")
+            raise ValueError(f"jetpack {', '.join(twice)} given twice")
         return stacks
 
     @field_validator("sources")

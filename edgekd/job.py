@@ -144,8 +144,9 @@ class Job:
     def key(self, stage_count: int, *, for_budget: bool = False) -> str:
         """Return the cache key of the step after the first ``stage_count`` stages.
 
-        The machine is part of it, since a step's record holds a latency measured there, and so is
-        whether training runs on a GPU, which computes other numbers.
+        The machine is part of it, since a step's record holds a latency measured there, and whether
+        it is like the target, without which there is none. So is whether training runs on a GPU,
+        which computes other numbers.
         ``for_budget``: the key of a step that was changed in order to hold the budget.
         """
         budget = {"budget": asdict(self.budget)} if for_budget else {}
@@ -162,6 +163,7 @@ class Job:
                 "stages": [_settings(s) for s in self.recipe.stages[:stage_count]],
                 "versions": versions(),
                 "machine": fingerprint(),
+                "timed": why_not_here(self.profile) is None,
                 "trained_on": training_device().type,
                 "code": code_digest(),
             }

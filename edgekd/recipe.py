@@ -377,7 +377,7 @@ def doubts(recipe: Recipe, profile: DeviceProfile) -> list[str]:
     if profile.int8 != "slow" or all(stage.stage != "quantize" for stage in recipe.stages):
         return []
     return [
-        f"{profile.title} has no instructions for INT8: quantizing makes the file smaller, but "
+        f"{profile.name} has no instructions for INT8: quantizing makes the file smaller, but "
         "perhaps not the model faster; measure with `edgekd bench` there"
     ]
 

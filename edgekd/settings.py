@@ -128,6 +128,7 @@ def _mistake(entry: ErrorDetails, model: type[BaseModel]) -> str:
     if entry["type"] in _PLAIN:
         return f"{path}: {_PLAIN[entry['type']]}, not {_show(entry['input'])}"
     message = entry["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = message.replace("String should match pattern", "should fit the pattern")
     # What keys have to say together names them; their values would only hide it.
     shown = "" if isinstance(entry["input"], dict) else f", not {_show(entry['input'])}"
     return f"{path}: {message}{shown}"

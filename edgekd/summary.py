@@ -17,7 +17,7 @@ from edgekd.export.kernels import KernelReport, read_kernels, read_placement
 from edgekd.export.layer_norm import has_decomposed_layer_norm
 from edgekd.export.parity import Parity
 from edgekd.export.tensorrt_rules import NEWEST_OPSET, RULES, Violation, check_tensorrt
-from edgekd.export.tensorrt_rules.operators import unknown_to_8_5
+from edgekd.export.tensorrt_rules.operators import unknown_to_oldest
 from edgekd.job import Job, versions
 from edgekd.metrics import Budget
 from edgekd.recipe import doubts
@@ -196,15 +196,19 @@ def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
     if profile.runtime != "tensorrt":
         return []
     notes = []
-    found = unknown_to_8_5(step.onnx) if profile.opset <= NEWEST_OPSET else ()
-    if found:
-        names = ", ".join(found)
-        notes.append(f"the model has {names}, which TensorRT 8.5 (JetPack 5.1) does not know")
+    old = profile.opset <= NEWEST_OPSET
+    if found := unknown_to_oldest(step.onnx, profile.opset) if old else ():
+        which = "8.2 (JetPack 4.6)" if profile.opset <= 13 else "8.5 (JetPack 5.1)"
+        notes.append(f"the model has {', '.join(found)}, which TensorRT {which} does not know")
     if has_decomposed_layer_norm(step.onnx):
+        newer = (
+            ", or with TensorRT 8.6 and newer give a profile with 'layer_norm: operator'"
+            if profile.compute_capability is None or float(profile.compute_capability) >= 8
+            else ""  # older GPUs of Jetsons have no newer TensorRT
+        )
         notes.append(
             "LayerNorm is written in simple operations, for TensorRT 8.5; in FP16 they can "
-            "overflow: build without --fp16, or with TensorRT 8.6 and newer give a profile with "
-            "'layer_norm: operator'"
+            f"overflow: build without --fp16{newer}"
         )
     return notes
 
