@@ -55,7 +55,7 @@ def why_not_here(profile: Target) -> str | None:
     if profile.runtime != "onnxruntime":
         return f"models for it run on {profile.runtime}"
     if profile.runtimes and "onnxruntime" not in profile.runtimes:
-        return f"it runs models with {' or '.join(profile.runtimes)} on hardware that is not used"
+        return f"it runs models with {' or '.join(profile.runtimes)}, timed on CPUs only"
     if profile.architecture not in (None, platform.machine()):
         return f"this is a {platform.machine()} machine, not {profile.architecture}"
     return _why_another_processor(profile, cpu_flags())

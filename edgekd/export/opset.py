@@ -34,10 +34,12 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
 
 
 # Opsets 14 to 16 gave these more types, none of which torch writes where 32-bit numbers do.
-_MORE_TYPES = frozenset(
-    ("Add", "CumSum", "Div", "GreaterOrEqual", "Identity", "LeakyRelu", "LessOrEqual", "Mul")
-    + ("PRelu", "Pow", "Relu", "Sub", "Where")
-)
+# fmt: off
+_MORE_TYPES = frozenset((
+    "Add", "CumSum", "Div", "GreaterOrEqual", "Identity", "LeakyRelu", "LessOrEqual", "Mul",
+    "PRelu", "Pow", "Relu", "Sub", "Where",
+))
+# fmt: on
 # Attributes that came after opset 13, with the value that says what older opsets do.
 _ADDED = {
     "BatchNormalization": {"training_mode": 0},
@@ -49,24 +51,26 @@ _ADDED = {
 
 def _lower(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> bool:
     """Rewrite one node; return whether that is possible."""
-    match node.op_type:
-        case "Split":
-            return _split(graph, node)
-        case "Resize":
-            return _resize(node)
-        case "Pad":
-            return _pad(node)
-        case "ScatterElements" | "ScatterND":
-            return _scatter(node, opset)
-        case "Shape":
-            return _shape(graph, node)
-        case "Reshape":
-            return _reshape(graph, node)
+    if node.op_type.startswith("Reduce"):
+        return _reduction(graph, node)
     if node.op_type in _ADDED:
         return _without_added(node, _ADDED[node.op_type])
-    if node.op_type in _MORE_TYPES:
-        return True
-    return node.op_type.startswith("Reduce") and _reduction(graph, node)
+    match node.op_type:
+        case "Split":
+            possible = _split(graph, node)
+        case "Resize":
+            possible = _resize(node)
+        case "Pad":
+            possible = _pad(node)
+        case "ScatterElements" | "ScatterND":
+            possible = _scatter(node, opset)
+        case "Shape":
+            possible = _shape(graph, node)
+        case "Reshape":
+            possible = _reshape(graph, node)
+        case _:
+            possible = node.op_type in _MORE_TYPES
+    return possible
 
 
 def _exists(op: str, opset: int) -> bool:
