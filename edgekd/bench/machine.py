@@ -55,7 +55,7 @@ def why_not_here(profile: Target) -> str | None:
     if profile.runtime != "onnxruntime":
         return f"models for it run on {profile.runtime}"
     if profile.runtimes and "onnxruntime" not in profile.runtimes:
-        return f"it runs models with {' or '.join(profile.runtimes)}, timed on CPUs only"
+        return f"models for it run with {' or '.join(profile.runtimes)} on what edgekd cannot time"
     if profile.architecture not in (None, platform.machine()):
         return f"this is a {platform.machine()} machine, not {profile.architecture}"
     return _why_another_processor(profile, cpu_flags())

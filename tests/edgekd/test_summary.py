@@ -154,7 +154,7 @@ def test_why_nothing_was_measured_is_noted(monkeypatch: pytest.MonkeyPatch) -> N
     assert measured.startswith("latency was not measured for x86-64 computer without VNNI")
     assert "this processor has avx512_vnni" in measured and "saturate" in accuracy
     measured, accuracy = target_notes(load_profile("intel-npu"))
-    assert "runs models with openvino" in measured and "a batch of 1" in accuracy
+    assert "models for it run with openvino" in measured and "a batch of 1" in accuracy
     (measured,) = target_notes(load_profile("raspberry-pi-5"))
     assert "this is a x86_64 machine, not aarch64" in measured
     assert target_notes(load_profile("cpu-vnni")) == target_notes(load_profile("cpu")) == []

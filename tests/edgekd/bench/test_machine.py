@@ -27,7 +27,7 @@ def test_the_profile_for_the_machine_at_hand_runs_on_it() -> None:
     ("other", "words"),
     [
         (profile("jetson"), "models for it run on tensorrt"),
-        (profile("intel-npu", architecture=None), "it runs models with openvino"),
+        (profile("intel-npu", architecture=None), "models for it run with openvino"),
         (profile(architecture="riscv64"), "not riscv64"),
     ],
 )
