@@ -182,10 +182,7 @@ def prepare(request: CompressRequest, progress: Progress | None = None) -> Job:
 
     The one long work here is to synthesise images where the request has no data.
     """
-    progress, sketch = progress or Silent(), draft(request)
-    for line in sketch.notes():
-        progress.note(line)
-    return complete(sketch, progress)
+    return complete(draft(request), progress or Silent())
 
 
 def draft(request: CompressRequest) -> Draft:
@@ -255,8 +252,12 @@ def _recipe(request: CompressRequest, profile: DeviceProfile) -> Recipe:
 
 
 def complete(draft: Draft, progress: Progress) -> Job:
-    """Read the samples, or synthesise them, and check that they fit the model."""
+    """Read the samples, or synthesise them, and check that they fit the model.
+
+    The draft's notes are said once nothing can be wrong with the request any more.
+    """
     if draft.images is not None:
+        _say_notes(draft, progress)
         return _with_images(draft, draft.images, progress)
     request, recipe, shape = draft.request, draft.recipe, draft.shape
     assert request.data is not None  # a draft without images has data
@@ -278,7 +279,13 @@ def complete(draft: Draft, progress: Progress) -> Job:
     if request.exit_data is not None:
         classes = loaded.spec.outputs[0].shape[-1]
         data, exits = with_exit_samples(data, request.exit_data, classes)
+    _say_notes(draft, progress)
     return Job(request, draft.profile, recipe, loaded, data, draft.cache, exit_samples=exits)
+
+
+def _say_notes(draft: Draft, progress: Progress) -> None:
+    for line in draft.notes():
+        progress.note(line)
 
 
 def _with_images(draft: Draft, plan: ImagePlan, progress: Progress) -> Job:
