@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from edgekd.errors import ProfileError
 from edgekd.settings import Settings, SettingsError, nearest, read
+from edgekd.target_names import normal, suggest
 
 Runtime = Literal["onnxruntime", "tensorrt"]
 UsableRuntime = Literal["onnxruntime", "openvino", "tensorrt"]
@@ -22,6 +23,10 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
 Flag = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Flags = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\|[a-z0-9_]+)*$")]
+Integers = Literal["fast", "slow", "none"]
+READS = {"onnxruntime": ("onnxruntime", "openvino"), "tensorrt": ("tensorrt",)}
+"""Which runtimes read the models that are written for one."""
 
 
 class PowerMode(Settings):
@@ -33,38 +38,43 @@ class PowerMode(Settings):
 
 
 class SoftwareStack(Settings):
-    """Versions that go together: what one release of the vendor's software carries."""
+    """Versions that go together: what one JetPack carries; None where no document says.
+
+    ``python`` is the system's own.
+    """
 
     jetpack: Version
     tensorrt: Version
-    cuda: Version
-    python: Version
+    cuda: Version | None = None
+    python: Version | None = None
 
 
 class DeviceProfile(Settings):
     """One device, and where each of its figures comes from.
 
     ``runtime`` is the runtime that models are written for; ``runtimes`` are all that can be used
-    there. ``architecture`` is what ``platform.machine()`` says on the device, None where it varies.
-    ``opset`` is the newest ONNX operator set that the device's runtime reads. ``threads`` is the
-    number of threads that latency is measured with. ``recipe`` is the shipped recipe used when
-    none is asked for. ``channel_multiple`` is the step between channel counts that is worth
-    pruning for: in between, the runtime's kernels are no faster. ``memory_gib`` is memory in GiB,
-    None where it varies.
-    ``float_type`` is how numbers that are not quantized are stored; ``float16`` is for runtimes
-    that take every type from the graph, as TensorRT 11 does. ``layer_norm`` says whether the
-    runtime knows ONNX's LayerNormalization or gets it as simpler operations. ``sparse_patterns``
-    names the patterns of zeros that the runtime runs faster than dense weights (``2:4``).
+    there, and one of them has to read these models. ``architecture`` is what ``platform.machine()``
+    says on the device, None where it varies. ``opset`` is the newest ONNX operator set that the
+    device's runtime reads. ``threads`` is the number of threads that latency is measured with.
+    ``recipe`` is the shipped recipe used when none is asked for. ``channel_multiple`` is the step
+    between channel counts that is worth pruning for: in between, the runtime's kernels are no
+    faster. ``memory_gib`` is memory in GiB, None where it varies. ``float_type`` is how numbers
+    that are not quantized are stored; ``float16`` is for runtimes that take every type from the
+    graph, as TensorRT 11 does. ``layer_norm`` says whether the runtime knows ONNX's
+    LayerNormalization or gets it as simpler operations. ``sparse_patterns`` names the patterns of
+    zeros that the runtime runs faster than dense weights (``2:4``). ``int8`` says whether its INT8
+    kernels pay: ``fast``, ``slow`` (they run, but the processor has no instructions for them), or
+    ``none`` (it has no such kernels there).
 
     Where the hardware is not at hand, latency is predicted (``edgekd/bench/predict.py``) from
     ``peak_gmacs``, for each arithmetic billions of multiply-accumulates a second of dense layers
     on ``threads`` threads, ``memory_gb_per_s``, billions of bytes a second, and
     ``layer_overhead_us``, microseconds that a layer takes besides. None: nothing is predicted.
 
-    ``cpu_flags`` are Linux's names of the instruction sets that the processor has to have,
-    ``absent_cpu_flags`` of those that it must not have, for profiles of a kind of processor.
-    ``dla_cores`` is the number of deep learning accelerators, ``power_modes`` are a Jetson's, and
-    ``software`` lists which JetPack, TensorRT, CUDA and Python go together.
+    ``cpu_flags`` are Linux's names of the instruction sets that the processor has to have (``a|b``:
+    one of them), ``absent_cpu_flags`` of those that it must not have, for profiles of a kind of
+    processor. ``dla_cores`` is the number of deep learning accelerators, ``power_modes`` are a
+    Jetson's, and ``software`` lists which JetPack, TensorRT, CUDA and Python go together.
 
     ``sources`` maps a field to the document that says so.
     """
@@ -82,13 +92,14 @@ class DeviceProfile(Settings):
     float_type: FloatType = "float32"
     layer_norm: LayerNorm = "operator"
     sparse_patterns: tuple[SparsePattern, ...] = ()
+    int8: Integers = "fast"
     memory_gib: Positive | None = None
-    peak_gmacs: dict[Arithmetic, Positive] | None = None
+    peak_gmacs: Annotated[dict[Arithmetic, Positive], Field(min_length=1)] | None = None
     memory_gb_per_s: Positive | None = None
     layer_overhead_us: Annotated[float, Field(ge=0, strict=True)] | None = None
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
     runtimes: tuple[UsableRuntime, ...] = ()
-    cpu_flags: tuple[Flag, ...] = ()
+    cpu_flags: tuple[Flags, ...] = ()
     absent_cpu_flags: tuple[Flag, ...] = ()
     dla_cores: Count | None = None
     power_modes: tuple[PowerMode, ...] = ()
@@ -96,23 +107,76 @@ class DeviceProfile(Settings):
     notes: str = ""
     sources: dict[str, str] = Field(default_factory=dict)
 
+    # Checks of two fields hang on the later one: those of the whole model would only run where
+    # every field is right by itself, and a user would see the mistakes one after another.
+
+    @field_validator("float_type")
+    @classmethod
+    def _float16_is_possible(cls, float_type: FloatType, info: ValidationInfo) -> FloatType:
+        runtime, opset = info.data.get("runtime", "tensorrt"), info.data.get("opset", 19)
+        if float_type == "float16" and (runtime != "tensorrt" or opset < 19):
+            raise ValueError(
+                "float16 needs runtime: tensorrt and opset: 19 or newer, the first whose "
+                "quantizers take it; else use float32"
+            )
+        return float_type
+
+    @field_validator("runtimes")
+    @classmethod
+    def _one_reads_the_models(
+        cls, runtimes: tuple[UsableRuntime, ...], info: ValidationInfo
+    ) -> tuple[UsableRuntime, ...]:
+        runtime = info.data.get("runtime")
+        if runtime and runtimes and not set(READS[runtime]) & set(runtimes):
+            raise ValueError(
+                f"needs {' or '.join(READS[runtime])}, which reads what is written for "
+                f"runtime: {runtime}"
+            )
+        return runtimes
+
+    @field_validator("absent_cpu_flags")
+    @classmethod
+    def _flags_do_not_contradict(
+        cls, absent: tuple[Flag, ...], info: ValidationInfo
+    ) -> tuple[Flag, ...]:
+        wanted = info.data.get("cpu_flags", ())
+        both = [flags for flags in wanted if set(flags.split("|")) <= set(absent)]
+        if both:
+            raise ValueError(f"{', '.join(both)} is in cpu_flags too: a processor cannot do both")
+        return absent
+
+    @field_validator("power_modes")
+    @classmethod
+    def _modes_differ(cls, modes: tuple[PowerMode, ...]) -> tuple[PowerMode, ...]:
+        found = []
+        for field in ("id", "name"):
+            values = [str(getattr(mode, field)) for mode in modes]
+            twice = sorted({value for value in values if values.count(value) > 1})
+            found += [f"{field} {', '.join(twice)}"] if twice else []
+        if found:
+            raise ValueError(f"{' and '.join(found)} given twice")
+        return modes
+
+    @field_validator("software")
+    @classmethod
+    def _stacks_differ(cls, stacks: tuple[SoftwareStack, ...]) -> tuple[SoftwareStack, ...]:
+        versions = [stack.jetpack for stack in stacks]
+        if twice := sorted({version for version in versions if versions.count(version) > 1}):
+            raise ValueError(f"jetpack {', '.join(twice)} given twice")
+        return stacks
+
     @field_validator("sources")
     @classmethod
     def _sources_name_fields(cls, sources: dict[str, str]) -> dict[str, str]:
-        for field in sources:
-            if field not in cls.model_fields:
-                hint = nearest(field, cls.model_fields)
-                raise ValueError(f"key {field!r} is not a field of the profile{hint}")
-        return sources
-
-    @model_validator(mode="after")
-    def _float16_is_possible(self) -> Self:
-        if self.float_type == "float16" and (self.runtime != "tensorrt" or self.opset < 19):
+        unknown = [field for field in sources if field not in cls.model_fields]
+        if unknown:
             raise ValueError(
-                "float_type: float16 needs runtime: tensorrt and opset: 19 or newer, the first "
-                "whose quantizers take it; else use float32"
+                "; ".join(
+                    f"key {field!r} is not a field of the profile{nearest(field, cls.model_fields)}"
+                    for field in unknown
+                )
             )
-        return self
+        return sources
 
     @property
     def float_gmacs(self) -> float | None:
@@ -152,15 +216,23 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     """
     if is_file_name(name_or_path):
         return _read_profile(Path(name_or_path))
-    profiles = {name: profile for profile in list_profiles() for name in _names(profile)}
-    wanted = name_or_path.lower()
-    if wanted not in profiles:
-        names = ", ".join(sorted({profile.name for profile in profiles.values()}))
-        hint = nearest(wanted, profiles)
-        raise ProfileError(
-            f"unknown target {name_or_path!r}{hint}; shipped: {names}; or give a YAML file"
-        )
-    return profiles[wanted]
+    profiles = list_profiles()
+    wanted = normal(name_or_path)
+    for profile in profiles:
+        if wanted in _names(profile):
+            return profile
+    known = {profile.name: _names(profile) for profile in profiles}
+    hint = suggest(wanted, known, {profile.name: profile.title for profile in profiles})
+    raise ProfileError(
+        f"unknown target {name_or_path!r}{hint}; `edgekd targets` lists all {len(profiles)}, or "
+        "give a YAML file"
+    )
+
+
+def announce(given: str, profile: DeviceProfile) -> str:
+    """Return one line that says what ``given``, a name, alias or file, was resolved to."""
+    own = "" if given == profile.name else f"{profile.name}, "
+    return f"target {given}: {own}{profile.title}"
 
 
 def _names(profile: DeviceProfile) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -14,13 +13,13 @@ import torch
 from torch import Tensor
 
 from edgekd import __version__
-from edgekd.bench.machine import fingerprint, runs_here
+from edgekd.bench.machine import fingerprint, why_not_here
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.exit_samples import with_exit_samples
 from edgekd.data.fit import check_fit, check_ids, shape_text
 from edgekd.data.samples import StoredSamples
 from edgekd.data.source import Dataset, open_data
-from edgekd.device import DeviceProfile, load_profile
+from edgekd.device import DeviceProfile, announce, load_profile
 from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError, RecipeError
 from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
@@ -31,6 +30,7 @@ from edgekd.progress import Progress, Silent
 from edgekd.recipe import (
     DATA_FREE,
     PRUNED,
+    PRUNED_FLOAT,
     EarlyExitStage,
     PruneStage,
     QuantizeStage,
@@ -38,6 +38,7 @@ from edgekd.recipe import (
     SparsifyStage,
     Stage,
     check_recipe,
+    doubts,
     load_recipe,
     trainings,
     with_prune_budget,
@@ -113,6 +114,10 @@ class Draft:
     cache: StepCache
     images: ImagePlan | None
 
+    def notes(self) -> tuple[str, ...]:
+        """Say which device this is for, and what of the recipe may be useless there."""
+        return (announce(self.request.target, self.profile), *doubts(self.recipe, self.profile))
+
 
 @dataclass(frozen=True)
 class Job:
@@ -139,8 +144,9 @@ class Job:
     def key(self, stage_count: int, *, for_budget: bool = False) -> str:
         """Return the cache key of the step after the first ``stage_count`` stages.
 
-        The machine is part of it, since a step's record holds a latency measured there, and so is
-        whether training runs on a GPU, which computes other numbers.
+        The machine is part of it, since a step's record holds a latency measured there, and whether
+        it is like the target, without which there is none. So is whether training runs on a GPU,
+        which computes other numbers.
         ``for_budget``: the key of a step that was changed in order to hold the budget.
         """
         budget = {"budget": asdict(self.budget)} if for_budget else {}
@@ -157,6 +163,7 @@ class Job:
                 "stages": [_settings(s) for s in self.recipe.stages[:stage_count]],
                 "versions": versions(),
                 "machine": fingerprint(),
+                "timed": why_not_here(self.profile) is None,
                 "trained_on": training_device().type,
                 "code": code_digest(),
             }
@@ -236,15 +243,21 @@ def _recipe(request: CompressRequest, profile: DeviceProfile) -> Recipe:
     if len(given) > 1:
         raise RecipeError("--speedup and --latency-ms are two budgets for pruning: give one")
     default = profile.recipe if request.data is not None else DATA_FREE
-    recipe = load_recipe(request.recipe or (PRUNED if given else default))
+    if given:
+        default = PRUNED if profile.int8 != "none" else PRUNED_FLOAT
+    recipe = load_recipe(request.recipe or default)
     for key, value in given.items():
         recipe = with_prune_budget(recipe, key, value)
     return recipe
 
 
 def complete(draft: Draft, progress: Progress) -> Job:
-    """Read the samples, or synthesise them, and check that they fit the model."""
+    """Read the samples, or synthesise them, and check that they fit the model.
+
+    The draft's notes are said once nothing can be wrong with the request any more.
+    """
     if draft.images is not None:
+        _say_notes(draft, progress)
         return _with_images(draft, draft.images, progress)
     request, recipe, shape = draft.request, draft.recipe, draft.shape
     assert request.data is not None  # a draft without images has data
@@ -266,7 +279,13 @@ def complete(draft: Draft, progress: Progress) -> Job:
     if request.exit_data is not None:
         classes = loaded.spec.outputs[0].shape[-1]
         data, exits = with_exit_samples(data, request.exit_data, classes)
+    _say_notes(draft, progress)
     return Job(request, draft.profile, recipe, loaded, data, draft.cache, exit_samples=exits)
+
+
+def _say_notes(draft: Draft, progress: Progress) -> None:
+    for line in draft.notes():
+        progress.note(line)
 
 
 def _with_images(draft: Draft, plan: ImagePlan, progress: Progress) -> Job:
@@ -313,10 +332,9 @@ def _check_runtime(wanted: str, profile: DeviceProfile) -> None:
         raise ProfileError(f"unknown runtime {wanted!r}: give auto, onnxruntime or openvino")
     if wanted != "openvino":
         return
-    if not runs_here(profile):
+    if reason := why_not_here(profile):
         raise ProfileError(
-            f"--runtime openvino: nothing can be timed for {profile.name} ({profile.runtime}, "
-            f"{profile.architecture or 'any processor'}) on this {platform.machine()} machine; "
+            f"--runtime openvino: nothing can be timed here for {profile.name}, since {reason}; "
             "leave --runtime out"
         )
     if not openvino.is_installed():

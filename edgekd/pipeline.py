@@ -50,11 +50,12 @@ class PlanStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``compress`` would do."""
+    """What ``compress`` would do; ``notes`` are what it would say before it starts."""
 
     recipe: Recipe
     profile: DeviceProfile
     steps: tuple[PlanStep, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def plan(request: CompressRequest) -> Plan:
     else:
         finished = [False] * len(names)
     steps += map(PlanStep, names, finished, descriptions)
-    return Plan(recipe, sketch.profile, tuple(steps))
+    return Plan(recipe, sketch.profile, tuple(steps), sketch.notes())
 
 
 def first_state(job: Job, original: Step) -> CompressionState:

@@ -15,6 +15,7 @@ from edgekd.settings import Number, Settings, SettingsError, nearest, read, vali
 Count = Annotated[int, Field(ge=1, strict=True)]
 DATA_FREE = "int8-data-free"  # the recipe where neither data nor a recipe is given
 PRUNED = "pruned-int8-distilled"  # where a speed is asked for and no recipe is given
+PRUNED_FLOAT = "pruned-distilled"  # the same for a device without INT8
 
 
 class Calibration(Settings):
@@ -356,6 +357,11 @@ def check_recipe(recipe: Recipe, profile: DeviceProfile) -> None:
             mistakes.append(
                 f"stages[{index}]: prune needs a budget: {keys}; or --speedup or --latency-ms"
             )
+        if isinstance(stage, QuantizeStage) and profile.int8 == "none":
+            mistakes.append(
+                f"stages[{index}]: quantize gains nothing on {profile.title}, which has no integer "
+                f"kernels; give --recipe {PRUNED_FLOAT}, which stays in float and needs --data"
+            )
         behind = {earlier.stage for earlier in recipe.stages[:index]}
         if isinstance(stage, EarlyExitStage) and stage.joint and "quantize" in behind:
             mistakes.append(
@@ -364,6 +370,16 @@ def check_recipe(recipe: Recipe, profile: DeviceProfile) -> None:
             )
     if mistakes:
         raise RecipeError(f"recipe {recipe.name} for {profile.name}: {'; '.join(mistakes)}")
+
+
+def doubts(recipe: Recipe, profile: DeviceProfile) -> list[str]:
+    """Say what of a recipe that can run may not pay on this device."""
+    if profile.int8 != "slow" or all(stage.stage != "quantize" for stage in recipe.stages):
+        return []
+    return [
+        f"{profile.name} has no instructions for INT8: quantizing makes the file smaller, but "
+        "perhaps not the model faster; measure with `edgekd bench` there"
+    ]
 
 
 def _order_mistakes(kinds: list[str]) -> list[str]:

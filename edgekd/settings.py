@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -128,6 +128,7 @@ def _mistake(entry: ErrorDetails, model: type[BaseModel]) -> str:
     if entry["type"] in _PLAIN:
         return f"{path}: {_PLAIN[entry['type']]}, not {_show(entry['input'])}"
     message = entry["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = message.replace("String should match pattern", "should fit the pattern")
     # What keys have to say together names them; their values would only hide it.
     shown = "" if isinstance(entry["input"], dict) else f", not {_show(entry['input'])}"
     return f"{path}: {message}{shown}"
@@ -151,6 +152,7 @@ _PLAIN = {
     "dict_type": "should be keys with values",
     "int_type": "should be a whole number",
     "bool_type": "should be true or false",
+    "string_type": "should be text, in quotes if it looks like a number",
 }
 
 
@@ -164,17 +166,18 @@ def _walk(
 ) -> tuple[str, list[type[BaseModel]]]:
     """Return pydantic's location as ``stages[0].distill.epochs`` and the models that hold it.
 
-    Parts that are no field are the tags which pydantic adds for members of a union, but for the
-    last one of an ``unknown_key``.
+    Parts that are no field are the keys of a mapping, or the tags which pydantic adds for members
+    of a union, but for the last one of an ``unknown_key``.
     """
-    path, models = "", [model]
+    path, models, in_mapping = "", [model], False
     for position, part in enumerate(loc):
         if isinstance(part, int):
             path += f"[{part}]"
             continue
-        holders = [candidate for candidate in models if part in candidate.model_fields]
-        if holders or (unknown_key and position == len(loc) - 1):
+        holders = [] if in_mapping else [c for c in models if part in c.model_fields]
+        if holders or in_mapping or (unknown_key and position == len(loc) - 1):
             path += f".{_show_key(part)}" if path else _show_key(part)
+        in_mapping = any(_is_mapping(c.model_fields[part].annotation) for c in holders)
         if holders and position < len(loc) - 1:
             hints = (candidate.model_fields[part].annotation for candidate in holders)
             models = [found for hint in hints for found in _models_in(hint)]
@@ -183,6 +186,10 @@ def _walk(
 
 def _show_key(part: str) -> str:
     return part if part.isidentifier() else _show(part)
+
+
+def _is_mapping(hint: Any) -> bool:
+    return get_origin(hint) is dict or any(map(_is_mapping, get_args(hint)))
 
 
 def _models_in(hint: Any) -> Iterator[type[BaseModel]]:

@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from edgekd import stages
+from edgekd.bench.machine import runs_here
 from edgekd.bench.measurement import LatencyReport
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import measure
@@ -208,8 +209,8 @@ def _evaluate(job: Job, onnx: bytes, progress: Progress) -> Evaluated:
 def _latency(
     job: Job, original: Step, name: str, onnx: bytes, progress: Progress
 ) -> LatencyReport | None:
-    """Measure a step against the original, where this machine has the target's runtime."""
-    if job.profile.runtime != "onnxruntime":
+    """Measure a step against the original, where this machine is one like the target."""
+    if not runs_here(job.profile):
         return None
     protocol = Protocol(threads=job.profile.threads, seed=job.recipe.seed)
     with tempfile.TemporaryDirectory() as folder:

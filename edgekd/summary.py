@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from edgekd import __version__
+from edgekd.bench.machine import why_not_here
 from edgekd.cascade import Built
 from edgekd.choice import Choice
 from edgekd.device import DeviceProfile
@@ -17,9 +17,10 @@ from edgekd.export.kernels import KernelReport, read_kernels, read_placement
 from edgekd.export.layer_norm import has_decomposed_layer_norm
 from edgekd.export.parity import Parity
 from edgekd.export.tensorrt_rules import NEWEST_OPSET, RULES, Violation, check_tensorrt
-from edgekd.export.tensorrt_rules.operators import unknown_to_8_5
+from edgekd.export.tensorrt_rules.operators import unknown_to_oldest
 from edgekd.job import Job, versions
 from edgekd.metrics import Budget
+from edgekd.recipe import doubts
 from edgekd.runtime import openvino
 from edgekd.stages.quantize import zero_range_note
 from edgekd.steps import ORIGINAL, Step
@@ -161,15 +162,29 @@ def target_notes(profile: DeviceProfile, *, sparse: bool = False) -> list[str]:
             f"--onnx=model.onnx --saveEngine=model.engine {flags}; accuracy here "
             "is ONNX Runtime's for the same graph, and latency was not measured"
         ]
-    here = platform.machine()
-    if profile.architecture not in (None, here):
-        return [f"latency was measured on this {here} machine, not on {profile.title}"]
-    return []
+    reason = why_not_here(profile)
+    if reason is None:
+        return []
+    notes = [f"latency was not measured for {profile.title}: {reason}"]
+    if "onnxruntime" not in (profile.runtimes or (profile.runtime,)):
+        notes.append(
+            "accuracy and integer kernels are those of ONNX Runtime on this processor; OpenVINO's "
+            "NPU plugin takes no free batch axis: call model.reshape with a batch of 1 before "
+            "compile_model(model, 'NPU')"
+        )
+    elif {"avx512_vnni", "avx_vnni"} & set(profile.absent_cpu_flags):
+        notes.append(
+            "accuracy is this processor's: without VNNI, ONNX Runtime adds two products of INT8 in "
+            "16 bits, which can saturate; run `edgekd eval` there"
+        )
+    return notes
 
 
 def _build_flags(profile: DeviceProfile) -> str:
     if profile.float_type == "float16":
         return "(TensorRT 11; with TensorRT 10 add --stronglyTyped)"
+    if profile.int8 == "none":
+        return "--fp16"
     return (
         "--int8 --fp16 (TensorRT 8.5 to 10; from 11 on without --int8 --fp16, but the float rest "
         "is FP32 there: a profile with 'float_type: float16' is for 11)"
@@ -181,15 +196,19 @@ def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
     if profile.runtime != "tensorrt":
         return []
     notes = []
-    found = unknown_to_8_5(step.onnx) if profile.opset <= NEWEST_OPSET else ()
-    if found:
-        names = ", ".join(found)
-        notes.append(f"the model has {names}, which TensorRT 8.5 (JetPack 5.1) does not know")
+    old = profile.opset <= NEWEST_OPSET
+    if found := unknown_to_oldest(step.onnx, profile.opset) if old else ():
+        which = "8.2 (JetPack 4.6)" if profile.opset <= 13 else "8.5 (JetPack 5.1)"
+        notes.append(f"the model has {', '.join(found)}, which TensorRT {which} does not know")
     if has_decomposed_layer_norm(step.onnx):
+        newer = (
+            ", or with TensorRT 8.6 and newer give a profile with 'layer_norm: operator'"
+            if profile.compute_capability is None or float(profile.compute_capability) >= 8
+            else ""  # older GPUs of Jetsons have no newer TensorRT
+        )
         notes.append(
             "LayerNorm is written in simple operations, for TensorRT 8.5; in FP16 they can "
-            "overflow: build without --fp16, or with TensorRT 8.6 and newer give a profile with "
-            "'layer_norm: operator'"
+            f"overflow: build without --fp16{newer}"
         )
     return notes
 
@@ -303,6 +322,7 @@ def build_manifest(
         "deployment": None if choice is None else choice.deployment(),
         "notes": [
             *target_notes(job.profile, sparse=runs_sparse(steps)),
+            *doubts(job.recipe, job.profile),
             *pruning_notes(steps),
             *sparsity_notes(steps),
             *version_notes(job.profile, last),

@@ -13,6 +13,7 @@ import pytest
 import typer
 from edgekd_cli.app import app
 
+from edgekd.device import DeviceProfile, list_profiles, load_profile
 from edgekd.recipe import (
     Calibration,
     Distill,
@@ -132,11 +133,43 @@ def test_python_compiles(page: Path) -> None:
 
 
 @PAGE
-def test_recipes_load(page: Path, tmp_path: Path) -> None:
+def test_recipes_and_profiles_load(page: Path, tmp_path: Path) -> None:
     for number, text in enumerate(blocks(page, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(text, "utf-8")
-        load_recipe(str(file))
+        if page.name == "devices.md":
+            load_profile(str(file))
+        else:
+            load_recipe(str(file))
+
+
+def test_every_field_of_a_profile_is_documented() -> None:
+    text = (ROOT / "docs" / "devices.md").read_text("utf-8")
+    rows = set(re.findall(r"^\| `(\w+)` \|", text.partition("## Your own")[0], re.MULTILINE))
+    assert rows == set(DeviceProfile.model_fields)
+
+
+def test_the_table_of_devices_is_that_of_the_profiles() -> None:
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:,g}"
+
+    text = (ROOT / "docs" / "devices.md").read_text("utf-8").partition("## What is shipped")[2]
+    shown = [line for line in text.splitlines() if line.startswith("| `")]
+    expected = []
+    for profile in list_profiles():
+        pays = {"none": "no INT8", "slow": "slow"}
+        cells = (
+            f"`{profile.name}`",
+            ", ".join(f"`{alias}`" for alias in profile.aliases) or "-",
+            ", ".join(profile.runtimes),
+            str(profile.opset),
+            number(profile.float_gmacs),
+            pays.get(profile.int8, number((profile.peak_gmacs or {}).get("int8"))),
+            number(profile.memory_gib),
+            number(profile.memory_gb_per_s),
+        )
+        expected.append(f"| {' | '.join(cells)} |")
+    assert shown == expected
 
 
 def test_recipe_page_shows_the_shipped_default(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ PACKAGES = {
 # Rooms of edgekd from the bottom up; a room imports from rooms below its own row, or itself.
 ROWS = (
     {"errors"},
-    {"progress", "spec", "preprocessing", "settings", "metrics", "cache"},
+    {"progress", "spec", "preprocessing", "settings", "metrics", "cache", "target_names"},
     {"device", "recipe"},
     {"algorithms"},
     {"model", "data"},
@@ -48,6 +48,7 @@ WITHOUT_TORCH = {
     "errors",
     "device",
     "recipe",
+    "target_names",
     "settings",
     "metrics",
     "runtime",

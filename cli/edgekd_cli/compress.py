@@ -196,7 +196,8 @@ def _show_plan(request: CompressRequest, as_json: bool) -> None:
             for s in planned.steps
         ]
         recipe = planned.recipe.model_dump(mode="json")
-        show_json({"target": planned.profile.name, "recipe": recipe, "steps": steps})
+        shown = {"target": planned.profile.name, "notes": planned.notes}
+        show_json({**shown, "recipe": recipe, "steps": steps})
         return
     for line in _comments(planned):
         show_line(f"# {line}")
@@ -205,7 +206,7 @@ def _show_plan(request: CompressRequest, as_json: bool) -> None:
 
 def _comments(planned: Plan) -> list[str]:
     """Return the steps as lines without a line break inside, safe to put behind a ``#``."""
-    lines = [f"dry run for {planned.profile.name}; this text is a valid --recipe"]
+    lines = ["dry run; this text is a valid --recipe", *planned.notes]
     for number, step in enumerate(planned.steps, 1):
         state = " (cached)" if step.cached else ""
         lines.append(f"{number}. {step.name}{state}: {step.description}")

@@ -8,6 +8,7 @@ import typer
 
 from edgekd_cli.options import Json
 from edgekd_cli.output import show_json, show_line, show_table
+from edgekd_cli.profile_text import show_profile
 from edgekd_cli.targets_probe import run as probe
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def list_all(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         show_json([_plain(profile) for profile in profiles])
         return
-    rows = [(p.name, ", ".join(p.aliases), p.runtime, p.recipe, p.title) for p in profiles]
-    show_table(("target", "also", "runtime", "recipe", ""), rows)
+    rows = [(p.name, ", ".join(p.aliases), p.title) for p in profiles]
+    show_table(("target", "also", "device"), rows)
 
 
 @app.command("show")
@@ -40,25 +41,15 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a device profile and where its figures come from."""
-    from edgekd.device import load_profile
+    from edgekd.device import announce, load_profile
 
     profile = load_profile(name)
     if as_json:
         show_json(_plain(profile))
         return
-    show_line(f"{profile.name}: {profile.title}")
-    values = {key: value for key, value in _plain(profile).items() if key != "sources"}
-    rows = [
-        (field, _text(value), profile.sources.get(field, ""))
-        for field, value in values.items()
-        if field not in ("name", "title") and value is not None
-    ]
-    show_table(("field", "value", "source"), rows)
+    show_line(announce(name, profile))
+    show_profile(profile)
 
 
 def _plain(profile: DeviceProfile) -> dict[str, Any]:
     return profile.model_dump(mode="json")
-
-
-def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -26,15 +26,55 @@ class Target(Protocol):
         ...
 
     @property
+    def runtimes(self) -> Sequence[str]:
+        """All runtimes that can be used there; none given is that of ``runtime``."""
+        ...
+
+    @property
     def architecture(self) -> str | None:
         """The processor as ``platform.machine`` names it; None is any."""
+        ...
+
+    @property
+    def cpu_flags(self) -> Sequence[str]:
+        """The instruction sets that the processor has, ``a|b`` for one of two."""
+        ...
+
+    @property
+    def absent_cpu_flags(self) -> Sequence[str]:
+        """The instruction sets that it does not have."""
         ...
 
 
 def runs_here(profile: Target) -> bool:
     """Tell whether this machine can time models for the target: ONNX Runtime, same processor."""
-    same = profile.architecture in (None, platform.machine())
-    return profile.runtime == "onnxruntime" and same
+    return why_not_here(profile) is None
+
+
+def why_not_here(profile: Target) -> str | None:
+    """Return why nothing can be timed here for the target, in words for a sentence; None if it can.
+
+    A processor whose instruction sets cannot be read is not taken for one that needs certain ones.
+    """
+    if profile.runtime != "onnxruntime":
+        return f"models for it run on {profile.runtime}"
+    if profile.runtimes and "onnxruntime" not in profile.runtimes:
+        return f"models for it run with {' or '.join(profile.runtimes)} on what edgekd cannot time"
+    if profile.architecture not in (None, platform.machine()):
+        return f"this is a {platform.machine()} machine, not {profile.architecture}"
+    return _why_another_processor(profile, cpu_flags())
+
+
+def _why_another_processor(profile: Target, flags: frozenset[str] | None) -> str | None:
+    if not profile.cpu_flags and not profile.absent_cpu_flags:
+        return None
+    if flags is None:
+        return "this machine does not tell which instruction sets its processor has"
+    if lacking := [f for f in profile.cpu_flags if not flags.intersection(f.split("|"))]:
+        return f"this processor lacks {', '.join(lacking).replace('|', ' or ')}"
+    if more := [f for f in profile.absent_cpu_flags if f in flags]:
+        return f"this processor has {', '.join(more)}, and the target is one without"
+    return None
 
 
 def fingerprint() -> dict[str, str | int]:

@@ -6,6 +6,9 @@ so only in a log, leaving a model of another opset than the one asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper
 
@@ -19,10 +22,10 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
 
     Raises ExportError for an operation that the older opset does not have in that form.
     """
-    for node in model.graph.node:
+    for node in list(model.graph.node):
         if node.domain not in ("", "ai.onnx") or _unchanged(node.op_type, opset):
             continue
-        if not (opset >= 13 and _exists(node.op_type, opset) and _lower(model.graph, node)):
+        if not (opset >= 13 and _exists(node.op_type, opset) and _lower(model.graph, node, opset)):
             raise ExportError(f"{node.op_type} ({node.name}) cannot be written in opset {opset}")
     _drop_unread(model.graph)
     for entry in model.opset_import:
@@ -30,18 +33,44 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
             entry.version = opset
 
 
-def _lower(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+# Opsets 14 to 16 gave these more types, none of which torch writes where 32-bit numbers do.
+# fmt: off
+_MORE_TYPES = frozenset((
+    "Add", "CumSum", "Div", "GreaterOrEqual", "Identity", "LeakyRelu", "LessOrEqual", "Mul",
+    "PRelu", "Pow", "Relu", "Sub", "Where",
+))
+# fmt: on
+# Attributes that came after opset 13, with the value that says what older opsets do.
+_ADDED = {
+    "BatchNormalization": {"training_mode": 0},
+    "GRU": {"layout": 0},
+    "LSTM": {"layout": 0},
+    "RNN": {"layout": 0},
+}
+
+
+def _lower(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> bool:
     """Rewrite one node; return whether that is possible."""
+    if node.op_type.startswith("Reduce"):
+        return _reduction(graph, node)
+    if node.op_type in _ADDED:
+        return _without_added(node, _ADDED[node.op_type])
     match node.op_type:
         case "Split":
-            return _split(graph, node)
+            possible = _split(graph, node)
         case "Resize":
-            return _resize(node)
+            possible = _resize(node)
         case "Pad":
-            return _pad(node)
+            possible = _pad(node)
         case "ScatterElements" | "ScatterND":
-            return _scatter(node)
-    return node.op_type.startswith("Reduce") and _reduction(graph, node)
+            possible = _scatter(node, opset)
+        case "Shape":
+            possible = _shape(graph, node)
+        case "Reshape":
+            possible = _reshape(graph, node)
+        case _:
+            possible = node.op_type in _MORE_TYPES
+    return possible
 
 
 def _exists(op: str, opset: int) -> bool:
@@ -96,8 +125,46 @@ def _pad(node: onnx.NodeProto) -> bool:
     return len(node.input) < 4
 
 
-def _scatter(node: onnx.NodeProto) -> bool:
-    return all(a.name != "reduction" or a.s in (b"none", b"add", b"mul") for a in node.attribute)
+def _scatter(node: onnx.NodeProto, opset: int) -> bool:
+    values = {a.name: a.s for a in node.attribute}
+    if opset >= 16:
+        return values.get("reduction", b"none") in (b"none", b"add", b"mul")
+    if values.get("reduction", b"none") != b"none":
+        return False
+    _drop_attributes(node, "reduction")
+    return True
+
+
+def _shape(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+    """Take a part of a shape with Slice, which newer opsets do in one."""
+    bounds = {a.name: a.i for a in node.attribute}
+    _drop_attributes(node, "start", "end")
+    if not bounds:
+        return True
+    output, whole = node.output[0], f"{node.output[0]}_whole"
+    names = [f"{output}_start", f"{output}_end"]
+    values = (bounds.get("start", 0), bounds.get("end", np.iinfo(np.int64).max))
+    for name, value in zip(names, values, strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    node.output[0] = whole
+    part = helper.make_node("Slice", [whole, *names], [output], name=f"{node.name or output}_part")
+    graph.node.insert(list(graph.node).index(node) + 1, part)
+    return True
+
+
+def _reshape(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+    """Drop the meaning of zeros, which older opsets do not ask for: no tensor here is empty."""
+    if 0 in (_constant(graph, node.input[1]) or ()):
+        return False
+    _drop_attributes(node, "allowzero")
+    return True
+
+
+def _without_added(node: onnx.NodeProto, added: Mapping[str, int]) -> bool:
+    if any(added.get(a.name, a.i) != a.i for a in node.attribute):
+        return False
+    _drop_attributes(node, *added)
+    return True
 
 
 def _drop_attributes(node: onnx.NodeProto, *names: str) -> None:

@@ -157,7 +157,7 @@ BLOCKED = "import sys; sys.modules['openvino'] = None"
     ("args", "words"),
     [
         ([], 'needs OpenVINO: pip install "edgekd[openvino]"'),
-        (["--target", "jetson"], "nothing can be timed for jetson-orin-nano (tensorrt, aarch64)"),
+        (["--target", "jetson"], "nothing can be timed here for jetson-orin-nano, since models"),
     ],
 )
 def test_asking_for_openvino_in_vain_is_refused_before_any_work(
@@ -183,6 +183,7 @@ def test_a_dry_run_says_what_is_cached_and_is_a_recipe(compress, compressed: Pat
     before = (compressed / "manifest.json").read_bytes()
     done = compress("--dry-run")
     assert done.returncode == 0, done.stderr
+    assert "# target cpu: x86-64 computer with ONNX Runtime\n" in done.stdout
     assert "# 1. original (cached):" in done.stdout
     assert "# 2. quantize (cached): INT8" in done.stdout
     (work / "printed.yaml").write_text(done.stdout)
@@ -254,6 +255,7 @@ def test_the_jetson_graph_is_symmetric_and_says_where_the_engine_is_built(compre
 
     done = compress("--target", "jetson", out="jetson")
     assert done.returncode == 0, done.stderr
+    assert "target jetson: jetson-orin-nano, NVIDIA Jetson Orin Nano 8GB" in done.stderr
     assert "engine must be built where TensorRT is" in done.stdout
     model = onnx.load(work / "jetson" / "model.onnx")
     assert model.opset_import[0].version == 17

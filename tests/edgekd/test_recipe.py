@@ -19,6 +19,7 @@ from edgekd.recipe import (
     SparsifyStage,
     Synthesis,
     check_recipe,
+    doubts,
     load_recipe,
     recipe_to_yaml,
     with_prune_budget,
@@ -282,6 +283,24 @@ def test_all_stages_in_order_are_fine(tmp_path: Path) -> None:
     recipe = read_text(tmp_path, f"name: a\nstages: [{PRUNE}, {SPARSIFY}, {QUANTIZE}]")
     for target in ("cpu", "jetson"):
         check_recipe(recipe, load_profile(target))
+
+
+def test_integers_are_refused_where_a_device_has_none() -> None:
+    nano, recipe = load_profile("jetson-nano"), load_recipe("sparse24-int8-distilled")
+    with pytest.raises(RecipeError, match=r"stages\[1\]: quantize gains nothing on NVIDIA Jetson"):
+        check_recipe(recipe, nano)
+    check_recipe(load_recipe(nano.recipe), nano)
+    assert doubts(load_recipe(nano.recipe), nano) == []
+
+
+def test_integers_without_instructions_for_them_are_doubted() -> None:
+    slow, fast = load_profile("raspberry-pi-4"), load_profile("raspberry-pi-5")
+    recipe = load_recipe("int8-distilled")
+    check_recipe(recipe, slow)
+    (doubt,) = doubts(recipe, slow)
+    assert "raspberry-pi-4 has no instructions for INT8" in doubt and "edgekd bench" in doubt
+    assert doubts(recipe, fast) == []
+    assert doubts(load_recipe("pruned-distilled"), slow) == []
 
 
 EXITS, FROZEN = "{stage: early_exit}", "{stage: early_exit, joint: null}"

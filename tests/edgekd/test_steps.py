@@ -56,6 +56,20 @@ def test_the_compressed_model_is_in_float16_and_passes_every_check(tmp_path: Pat
     assert result.manifest["stages"][-1]["details"]["kept_float32"] == {}
 
 
+def test_latency_is_measured_only_on_a_machine_like_the_target(tmp_path: Path) -> None:
+    (tmp_path / "board.yaml").write_text(
+        "name: board\ntitle: My board\nupdated: 2026-01-02\nruntime: onnxruntime\nopset: 20\n"
+        "cpu_flags: [no_such_instructions]\n"
+    )
+    wanted = request(tmp_path, build(Transformer))
+    result = compress(replace(wanted, target=str(tmp_path / "board.yaml")))
+    assert [stage["latency"] for stage in result.manifest["stages"]] == [None, None]
+    assert result.manifest["candidates"] is None and result.manifest["deployment"] is None
+    assert result.manifest["notes"][0] == (
+        "latency was not measured for My board: this processor lacks no_such_instructions"
+    )
+
+
 def test_an_overflow_in_float16_is_an_error_that_names_the_layer(tmp_path: Path) -> None:
     net = build(Transformer)
     with torch.no_grad():

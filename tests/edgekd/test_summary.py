@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from networks import network, quantize
+from onnx import helper
 from tensorrt_graphs import exported, good_block, spoiled, uint8
 
+from edgekd.bench import machine
 from edgekd.cascade import Built
 from edgekd.device import load_profile
 from edgekd.export.onnx import export_onnx
@@ -131,6 +134,30 @@ def test_each_version_of_tensorrt_gets_its_flags() -> None:
     (older,), (newer,) = (target_notes(load_profile(n)) for n in ("jetson", "jetson-jetpack7"))
     assert "--saveEngine=model.engine --int8 --fp16 (TensorRT 8.5 to 10" in older
     assert "--saveEngine=model.engine (TensorRT 11;" in newer and "--int8" not in newer
+
+
+def test_the_oldest_board_gets_its_own_notes() -> None:
+    nano = load_profile("jetson-nano")
+    (note,) = target_notes(nano)
+    assert "--saveEngine=model.engine --fp16;" in note and "--int8" not in note
+    graph = helper.make_graph([helper.make_node("Mod", ["a", "b"], ["c"])], "graph", [], [])
+    last = step(helper.make_model(graph).SerializeToString())
+    (note,) = version_notes(nano, last)
+    assert note == "the model has Mod, which TensorRT 8.2 (JetPack 4.6) does not know"
+    assert version_notes(load_profile("jetson"), last) == []
+
+
+def test_why_nothing_was_measured_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(("avx2", "avx512_vnni")))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    measured, accuracy = target_notes(load_profile("cpu-avx2"))
+    assert measured.startswith("latency was not measured for x86-64 computer without VNNI")
+    assert "this processor has avx512_vnni" in measured and "saturate" in accuracy
+    measured, accuracy = target_notes(load_profile("intel-npu"))
+    assert "models for it run with openvino" in measured and "a batch of 1" in accuracy
+    (measured,) = target_notes(load_profile("raspberry-pi-5"))
+    assert "this is a x86_64 machine, not aarch64" in measured
+    assert target_notes(load_profile("cpu-vnni")) == target_notes(load_profile("cpu")) == []
 
 
 def test_zeros_are_built_for_and_explained() -> None:

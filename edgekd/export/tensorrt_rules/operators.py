@@ -20,6 +20,13 @@ UNKNOWN_OPERATORS = frozenset((
 # fmt: on
 # In the list of 10.15 but not in that of 8.5.
 UNKNOWN_TO_8_5 = frozenset(("Hardmax", "IsInf", "LayerNormalization", "STFT"))
+# In the list of 8.5 but not in that of 8.4, so not in 8.2 either, whose own list may be shorter.
+# fmt: off
+UNKNOWN_TO_8_4 = frozenset((
+    "MeanVarianceNormalization", "Mod", "NonZero", "OneHot", "RandomNormal", "RandomNormalLike",
+    "Reciprocal", "RoiAlign", "Shrink",
+))
+# fmt: on
 
 
 def operators(graph: QuantizedGraph) -> Found:
@@ -43,10 +50,11 @@ def newest_opset(graph: QuantizedGraph) -> Found:
             yield "the model", message
 
 
-def unknown_to_8_5(model: bytes) -> tuple[str, ...]:
-    """Return the operators in ``model`` that newer TensorRT knows and 8.5 (JetPack 5.1) does not.
+def unknown_to_oldest(model: bytes, opset: int) -> tuple[str, ...]:
+    """Return what in ``model`` newer TensorRT knows and the oldest that reads ``opset`` does not.
 
-    Source: Operators.
+    That is 8.5 (JetPack 5.1), and up to opset 13 TensorRT 8.2 (JetPack 4.6). Source: Operators.
     """
+    unknown = UNKNOWN_TO_8_5 | (UNKNOWN_TO_8_4 if opset <= 13 else frozenset())
     found = {node.op_type for node in every_node(onnx.load_from_string(model).graph)}
-    return tuple(sorted(found & UNKNOWN_TO_8_5))
+    return tuple(sorted(found & unknown))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from networks import IMAGE, Chain, build, conv_bn, network, nodes_of, run_onnx, samples, trace
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, fx, nn
 
 from edgekd.errors import ExportError
@@ -44,7 +45,7 @@ def check(function: Callable, opset: int = 17) -> tuple[onnx.ModelProto, ModelSp
     return onnx.load_from_string(model), spec
 
 
-@pytest.mark.parametrize("opset", [17, 18, 20])
+@pytest.mark.parametrize("opset", [13, 17, 18, 20])
 def test_the_model_is_of_the_opset_asked_for(opset: int) -> None:
     """Reductions and splits are what torch's own conversion to opset 17 fails on."""
 
@@ -164,9 +165,57 @@ def one_node(
         "graph",
         [tensor(name, 4, 6) for name in inputs if name in ("x", "y")],
         [tensor(name, *shape) for name, shape in zip(outputs, parts, strict=True)],
-        [numpy_helper.from_array(np.array([1], np.int64), "axes")],
+        [
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+            numpy_helper.from_array(np.array([0, 6], np.int64), "zeros"),
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobile", "concat"])
+def test_opset_13_computes_the_same(name: str) -> None:
+    """TensorRT 8.2 reads no newer one; what came after it is types, and ways to say the same."""
+    net, (x, *_) = network(name)
+    net.eval()
+    data, spec = exported(net, x, opset=13)
+    model = onnx.load_from_string(data)
+    assert [entry.version for entry in model.opset_import] == [13]
+    onnx.checker.check_model(model, full_check=True)
+    with torch.no_grad():
+        expected = output_tensors(net(x[:3]))
+    for found, wanted in zip(run_onnx(data, spec, x[:3]), expected, strict=True):
+        assert np.allclose(found, wanted, atol=1e-4)
+
+
+def test_a_part_of_a_shape_becomes_a_slice() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["some"], start=1, end=-1),
+        helper.make_node("Shape", ["x"], ["rest"], start=2),
+        helper.make_node("Shape", ["x"], ["all"]),
+    ]
+    names = ("some", "rest", "all")
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 4, 5])
+    ends = [helper.make_tensor_value_info(name, TensorProto.INT64, [None]) for name in names]
+    graph = helper.make_graph(nodes, "graph", [x], ends)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    lower_opset(model, 13)
+    onnx.checker.check_model(model, full_check=True)
+    found = ReferenceEvaluator(model).run(None, {"x": np.zeros((2, 3, 4, 5), np.float32)})
+    assert [list(shape) for shape in found] == [[3, 4], [4, 5], [2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        one_node("Reshape", ["x", "zeros"], ["z"], allowzero=1),  # a zero would mean another size
+        one_node("ScatterElements", ["x", "axes", "y"], ["z"], reduction="add"),
+        one_node("GRU", ["x", "y", "y"], ["z"], layout=1),
+    ],
+)
+def test_what_opset_13_cannot_say_is_refused(model: onnx.ModelProto) -> None:
+    with pytest.raises(ExportError, match="cannot be written in opset 13"):
+        lower_opset(model, 13)
 
 
 def test_axes_become_an_attribute() -> None:

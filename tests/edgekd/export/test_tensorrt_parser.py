@@ -35,7 +35,11 @@ from edgekd.device import load_profile
 from edgekd.export.half import to_half
 from edgekd.export.onnx import export_onnx
 from edgekd.export.tensorrt_rules import check_tensorrt
-from edgekd.export.tensorrt_rules.operators import UNKNOWN_OPERATORS, UNKNOWN_TO_8_5
+from edgekd.export.tensorrt_rules.operators import (
+    UNKNOWN_OPERATORS,
+    UNKNOWN_TO_8_4,
+    UNKNOWN_TO_8_5,
+)
 
 trt = pytest.importorskip(
     "tensorrt_rtx",
@@ -211,7 +215,7 @@ def test_integers_decoded_by_hand_are_refused_by_the_builder(builder: Any, log: 
 def test_the_list_of_operators_is_the_parsers(builder: Any, log: Log) -> None:
     parser = trt.OnnxParser(builder.create_network(0), log)
     assert not [name for name in sorted(UNKNOWN_OPERATORS) if parser.supports_operator(name)]
-    assert all(parser.supports_operator(name) for name in UNKNOWN_TO_8_5)
+    assert all(parser.supports_operator(name) for name in UNKNOWN_TO_8_5 | UNKNOWN_TO_8_4)
 
 
 @pytest.mark.parametrize("name", CASCADES)

@@ -22,11 +22,13 @@ def test_this_machine_is_measured(tmp_path: Path) -> None:
     times = open_layer_times(load_profile("cpu"), tmp_path)
     assert isinstance(times, LayerTable)
     assert times.source == "measured"
-    own = load_profile("raspberry-pi-5").model_copy(update={"architecture": platform.machine()})
+    own = load_profile("arm64").model_copy(update={"architecture": platform.machine()})
     assert runs_here(own)
 
 
-@pytest.mark.parametrize("name", ["jetson-orin-nano", "jetson-orin-nano-jetpack7"])
+@pytest.mark.parametrize(
+    "name", ["jetson-orin-nano", "jetson-orin-nano-jetpack7", "jetson-nano", "h100", "pi4"]
+)
 def test_other_hardware_is_predicted(name: str, tmp_path: Path) -> None:
     profile = load_profile(name)
     times = open_layer_times(profile, tmp_path)
