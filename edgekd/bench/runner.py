@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import edgekd
-from edgekd.bench.machine import fingerprint
 from edgekd.bench.measurement import LatencyReport, summarise
+from edgekd.bench.place import HERE, Place
 from edgekd.bench.protocol import Protocol
 from edgekd.errors import MeasurementError, NoVerdictError
 from edgekd.progress import Progress, Silent
-from edgekd.runtime.openvino import is_installed
 
 
 @dataclass(frozen=True)
@@ -38,18 +33,19 @@ def measure(
     progress: Progress | None = None,
     timeout_s: float = 3600.0,
     same_inputs: bool = True,
+    place: Place = HERE,
 ) -> LatencyReport:
     """Time ONNX files against each other on the CPU: a plain path on ONNX Runtime, or a Variant.
 
     All of them must take the same inputs, unless ``same_inputs`` is off, for parts of a model.
     ``baseline`` names the model that the ratios refer to. ``timeout_s`` is for one process, in
-    seconds; ``progress`` is advanced once for each.
+    seconds; ``progress`` is advanced once for each. ``place`` is where the processes run.
 
     Raises MeasurementError when a file or OpenVINO is missing, a model cannot be loaded or run,
     the inputs differ, or a process crashes or takes too long.
     """
     protocol, progress = protocol or Protocol(), progress or Silent()
-    variants = _checked(models, baseline)
+    variants = _checked(models, baseline, place)
     answers = []
     with progress.task("Measuring latency", protocol.processes) as advance:
         for process in range(protocol.processes):
@@ -59,7 +55,7 @@ def measure(
                 "process": process,
                 "same_inputs": same_inputs,
             }
-            answers.append(run_worker("edgekd.bench.worker", job, timeout_s))
+            answers.append(run_worker("edgekd.bench.worker", job, timeout_s, place))
             advance(1)
     samples_ms = {
         name: [[ns / 1e6 for ns in answer["samples_ns"][name]] for answer in answers]
@@ -67,14 +63,16 @@ def measure(
     }
     return LatencyReport(
         protocol=protocol,
-        machine=fingerprint(),
+        machine=place.machine(),
         runtime=answers[0]["runtime"],
         baseline=baseline,
         models=summarise(samples_ms, baseline),
     )
 
 
-def _checked(models: Mapping[str, Path | Variant], baseline: str) -> dict[str, dict[str, Any]]:
+def _checked(
+    models: Mapping[str, Path | Variant], baseline: str, place: Place
+) -> dict[str, dict[str, Any]]:
     """Return the models as plain data for the worker."""
     if baseline not in models:
         raise MeasurementError(f"the baseline {baseline!r} is not among {', '.join(models)}")
@@ -82,11 +80,11 @@ def _checked(models: Mapping[str, Path | Variant], baseline: str) -> dict[str, d
     missing = [str(variant.path) for variant in variants.values() if not variant.path.is_file()]
     if missing:
         raise MeasurementError(f"there is no model file {missing[0]}")
-    if any(variant.runtime == "openvino" for variant in variants.values()) and not is_installed():
-        raise MeasurementError('OpenVINO is not installed: pip install "edgekd[openvino]"')
+    place.require({variant.runtime for variant in variants.values()})
+    files = place.bring({variant.path for variant in variants.values()})
     return {
         name: {
-            "path": str(variant.path.resolve()),
+            "path": files[variant.path],
             "runtime": variant.runtime,
             "precision": variant.precision,
         }
@@ -94,40 +92,24 @@ def _checked(models: Mapping[str, Path | Variant], baseline: str) -> dict[str, d
     }
 
 
-def run_worker(module: str, job: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+def run_worker(
+    module: str, job: Mapping[str, Any], timeout_s: float, place: Place = HERE
+) -> dict[str, Any]:
     """Run ``module`` in one fresh process to its end and return its answer.
 
     Raises MeasurementError with the line that it left when it fails or takes too long.
     """
-    # -P: whatever lies in the user's current folder must not shadow a module.
-    command = [sys.executable, "-P", "-m", module]
     try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(job),
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=_environment(),
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        done = place.run(module, job, timeout_s)
+    except TimeoutError as error:
         raise MeasurementError(
             f"a measuring process took more than {timeout_s:g} s; use fewer rounds"
         ) from error
-    if done.returncode != 0:
-        kind = NoVerdictError if done.returncode == 3 else MeasurementError
-        raise kind(_why(done.returncode, done.stderr))
+    if done.code != 0:
+        kind = NoVerdictError if done.code == 3 else MeasurementError
+        raise kind(_why(done.code, done.stderr))
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
-
-
-def _environment() -> dict[str, str]:
-    """Return this environment, with the folder that this very edgekd is imported from."""
-    root = str(Path(edgekd.__file__).resolve().parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
 
 
 def _why(code: int, stderr: str) -> str:

@@ -4,6 +4,9 @@ The job is ``{"models": {name: {"path", "runtime", "precision"}}, "protocol": {.
 index, "same_inputs": bool}``; the answer on stdout is ``{"runtime": str, "samples_ns": {name:
 [int, ...]}}``. What goes wrong is one line on stderr and exit code 2; 3 for models that cannot be
 compared.
+
+This file and what it imports also run on boards (``edgekd_hardware.runner_archive``), and so on
+Python 3.8.
 """
 
 from __future__ import annotations
@@ -12,13 +15,12 @@ import gc
 import json
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from edgekd.bench.protocol import Protocol
@@ -29,10 +31,14 @@ from edgekd.runtime.tensors import one_line
 from edgekd.spec import TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
     from edgekd.runtime.opening import Session
 
-Feed = dict[str, npt.NDArray[Any]]
-Call = Callable[[], object]
+    Feed = dict[str, npt.NDArray[Any]]  # aliases are evaluated, and boards have Python 3.8
+    Call = Callable[[], object]
 
 
 def main() -> int:

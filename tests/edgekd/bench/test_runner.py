@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.bench import LatencyReport, Protocol, Variant, measure, runner
+from edgekd.bench import LatencyReport, Protocol, Variant, measure, place, runner
 from edgekd.errors import MeasurementError
 
 Make = Callable[..., Path]
@@ -69,7 +69,7 @@ def test_refuses_before_starting_anything(make_model: Make, tmp_path: Path) -> N
 def test_refuses_openvino_where_it_is_missing(
     make_model: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "is_installed", lambda: False)
+    monkeypatch.setattr(place, "is_installed", lambda: False)
     models = {"a": Variant(make_model(), "openvino", "f32")}
     with pytest.raises(MeasurementError, match=r"not installed: pip install .edgekd\[openvino\]"):
         measure(models, baseline="a")
@@ -105,7 +105,7 @@ def test_needs_neither_torch_nor_onnx() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env=runner._environment(),
+        env=place._environment(),
         check=True,
     )
     assert done.stdout.strip() == "[]"
