@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,10 @@ _GRACE_S = 60.0  # for what is not the process itself: starting Python, the way 
 _SPARE_BYTES = 2**20  # for the answers and what Python itself writes
 _STATE_S = 120.0
 # What ONNX Runtime says of a model that is newer than itself.
-_TOO_NEW = ("Unsupported model IR version", "is under development and support for this is limited")
+_TOO_NEW = re.compile(
+    r"Unsupported model IR version: \d+, max supported IR version: \d+"
+    r"|Opset \d+ is under development|official support for domain \S+ is till opset \d+"
+)
 
 
 class Board:
@@ -115,7 +119,7 @@ def measure_on(
     try:
         with connection:
             board = Board(connection)
-            report = _measure(board, device, models, baseline, protocol, progress)
+            report = _measure(board, connection, models, baseline, protocol, progress)
             after = board.state()
     finally:
         if connection.left:
@@ -135,21 +139,24 @@ def measure_on(
 
 def _measure(
     board: Board,
-    device: str,
+    connection: Connection,
     models: Mapping[str, Path | Variant],
     baseline: str,
     protocol: Protocol | None,
     progress: Progress,
 ) -> LatencyReport:
+    """Measure; an error says that it is the board's, and what to do there."""
     try:
         return measure(models, baseline=baseline, protocol=protocol, progress=progress, place=board)
     except MeasurementError as error:
-        text = str(error)
-        if device not in text:
-            text = f"{device}: {text}"
-        if any(words in text for words in _TOO_NEW):
-            text += "; its onnxruntime is older than the model: pip install -U onnxruntime there"
-        raise type(error)(text) from error
+        device, text = str(connection.address), str(error)
+        newer = _TOO_NEW.findall(text)
+        if newer:
+            text = (
+                f"{text.split(' cannot be loaded', maxsplit=1)[0]} needs a newer onnxruntime "
+                f"({'; '.join(newer)}): run there {connection.python} -m pip install -U onnxruntime"
+            )
+        raise type(error)(text if device in text else f"{device}: {text}") from error
 
 
 def _refusal(device: str, slowed: list[str], states: list[dict[str, Any]]) -> str:

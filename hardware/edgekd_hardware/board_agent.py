@@ -129,6 +129,7 @@ class Agent:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONUTF8": "1",
+            "TMPDIR": self.folder,  # what libraries leave there goes with it: ONNX Runtime's .ses
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         with self._starting:

@@ -107,6 +107,7 @@ class Connection:
         self._config = config
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._messages: deque[str] = deque(maxlen=50)
+        self._readers: list[threading.Thread] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = ""
 
@@ -124,9 +125,9 @@ class Connection:
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for edgekd, which then lets the agent clean up
         )
-        self._listener = threading.Thread(target=self._read_messages, daemon=True)
-        self._listener.start()
-        threading.Thread(target=self._read_answers, daemon=True).start()
+        for work in (self._read_answers, self._read_messages):
+            self._readers.append(threading.Thread(target=work, daemon=True))
+            self._readers[-1].start()
         try:
             self._send(source)
             hello = self._receive(_GREETING_S)
@@ -195,16 +196,18 @@ class Connection:
         """Take the agent's lines; what login scripts print before them is dropped."""
         assert self._process is not None and self._process.stdout is not None
         mark = GREETING.encode() + b" "
-        for line in self._process.stdout:
-            if line.startswith(mark):
-                with contextlib.suppress(ValueError):  # a line that the end cut off
-                    self._answers.put(json.loads(line[len(mark) :]))
+        with self._process.stdout as stream:
+            for line in stream:
+                if line.startswith(mark):
+                    with contextlib.suppress(ValueError):  # a line that the end cut off
+                        self._answers.put(json.loads(line[len(mark) :]))
         self._answers.put(None)
 
     def _read_messages(self) -> None:
         assert self._process is not None and self._process.stderr is not None
-        for line in self._process.stderr:
-            self._messages.append(line.decode("utf-8", "replace").strip())
+        with self._process.stderr as stream:
+            for line in stream:
+                self._messages.append(line.decode("utf-8", "replace").strip())
 
     def _lost(self) -> MeasurementError:
         """Say why ssh ended."""
@@ -213,8 +216,13 @@ class Connection:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             code = 255
-        self._listener.join(5)  # a process that the connection left behind may hold stderr open
+        self._join()
         return MeasurementError(explain(self.address, self.python, code, list(self._messages)))
+
+    def _join(self) -> None:
+        """Wait for the last words; not long, since something ssh left behind may hold the pipes."""
+        for reader in self._readers:
+            reader.join(5)
 
     def _close(self) -> None:
         process = self._process
@@ -229,6 +237,7 @@ class Connection:
         finally:
             process.kill()
             process.wait()
+            self._join()
         if self._folder and code != 0:
             self.left = f"{self._folder} on {self.address}"
 
