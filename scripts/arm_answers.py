@@ -4,12 +4,13 @@
 where ``feed`` is a .npz file of the model's inputs for all samples. Of every bundle each model and
 each operating point of its early exits is called as production does it, through ``edgekd.runtime``,
 sample by sample on one thread. ``out`` gets ``{bundle}/{model}`` -> ``(samples, ...)`` outputs and,
-for operating points, ``{bundle}/{point}/exits``. Needs numpy and onnxruntime only.
+for operating points, ``{bundle}/{point}/exits``; ``machine`` says where it ran. Needs numpy and onnxruntime only.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from edgekd.runtime import Cascade, load
 def main() -> None:
     """Answer the job."""
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"machine": platform.machine()}
     for number, bundle in enumerate(job["bundles"]):
         with np.load(bundle["feed"], allow_pickle=False) as stored:
             feed = {name: stored[name] for name in stored.files}

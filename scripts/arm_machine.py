@@ -28,6 +28,7 @@ CPUS: Mapping[str, tuple[str, str]] = {
     ),
 }
 _DEBS = ("python3-minimal:arm64", "libpython3-stdlib:arm64", "libstdc++6:arm64")
+_QEMU = "qemu-aarch64-static"
 _WHEELS = ("numpy", "onnxruntime")
 # manylinux_2_27 and 2_28 are what the wheels of both are built for.
 _PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
@@ -63,9 +64,7 @@ class Machine:
             *(str(_qemu(self._root)), "-cpu", cpu, "-L", str(self._root / "system")),
             *(str(_python(self._root)), str(script), *arguments),
         ]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise MachineError(f"{script.name} on {cpu}: {last}")
@@ -78,9 +77,11 @@ class Machine:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for deb in _download_debs(partial / "apt"):
-            into = partial / ("host" if deb.name.startswith("qemu-") else "system")
-            into.mkdir(exist_ok=True)
-            _run("dpkg-deb", "-x", str(deb), str(into))
+            if deb.name.startswith("qemu-"):  # it has one program for each processor there is
+                _run("dpkg-deb", "-x", str(deb), str(partial / "apt" / "qemu"))
+                shutil.move(partial / "apt" / "qemu" / "usr" / "bin" / _QEMU, partial / _QEMU)
+            else:
+                _run("dpkg-deb", "-x", str(deb), str(partial / "system"))
         _download_wheels(partial)
         shutil.rmtree(partial / "apt")
         (partial / "complete").touch()
@@ -139,11 +140,11 @@ def _python(root: Path) -> Path:
 
 
 def _installed_qemu() -> str | None:
-    return shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    return shutil.which(_QEMU) or shutil.which("qemu-aarch64")
 
 
 def _qemu(root: Path) -> Path:
-    return Path(_installed_qemu() or root / "host" / "usr" / "bin" / "qemu-aarch64-static")
+    return Path(_installed_qemu() or root / _QEMU)
 
 
 def _write_cpuinfo(system: Path, cpu: str) -> None:

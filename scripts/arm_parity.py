@@ -27,11 +27,14 @@ sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 import arm_answers  # noqa: E402
 from arm_machine import CPUS, Machine, MachineError  # noqa: E402
+
 from edgekd.cache import default_cache  # noqa: E402
 from edgekd.runtime.bundle import read_manifest  # noqa: E402
 
-# Largest difference of an output, as a part of the largest output here.
-TOLERANCES = {"float": 1e-5, "int8": 0.1}
+# Largest difference of an output, as a part of the largest output here. Float kernels sum in
+# another order. Integer kernels are exact, but the float arithmetic between them may round what lies on the
+# border of two steps to either, and the output then moves by some of its own 256 steps.
+TOLERANCES = {"float": 1e-5, "int8": 0.03}
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ def compare(bundles: list[Path], data: Path | None, samples: int, cache: Path) -
             job.write_text(json.dumps({"bundles": entries, "out": str(work / "out.npz")}))
             machine.run(cpu, Path(arm_answers.__file__), str(job), path=[ROOT])
             there = dict(np.load(work / "out.npz", allow_pickle=False))
+            if (ran_on := str(there.pop("machine"))) != "aarch64":
+                raise MachineError(f"{cpu} was not emulated: the answers come from {ran_on}")
             assert set(there) == set(here)
             rows += _rows(bundles, cpu, here, there)
     order = {bundle.name: place for place, bundle in enumerate(bundles)}
