@@ -4,7 +4,8 @@
 where ``feed`` is a .npz file of the model's inputs for all samples. Of every bundle each model and
 each operating point of its early exits is called as production does it, through ``edgekd.runtime``,
 sample by sample on one thread. ``out`` gets ``{bundle}/{model}`` -> ``(samples, ...)`` outputs and,
-for operating points, ``{bundle}/{point}/exits``; ``machine`` says where it ran. Needs numpy and onnxruntime only.
+for operating points, ``{bundle}/{point}/exits``; ``machine`` says where it ran. Needs numpy and
+onnxruntime only.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ from edgekd.cache import default_cache  # noqa: E402
 from edgekd.runtime.bundle import read_manifest  # noqa: E402
 
 # Largest difference of an output, as a part of the largest output here. Float kernels sum in
-# another order. Integer kernels are exact, but the float arithmetic between them may round what lies on the
-# border of two steps to either, and the output then moves by some of its own 256 steps.
+# another order. Integer kernels are exact, but the float arithmetic between them may round what
+# lies on the border of two steps to either, and the output then moves by some of its 256 steps.
 TOLERANCES = {"float": 1e-5, "int8": 0.03}
 
 

@@ -11,7 +11,7 @@ import typer
 from edgekd_cli.console import open_progress
 from edgekd_cli.exits import show_stored_times
 from edgekd_cli.options import Json
-from edgekd_cli.output import show_json, show_line, show_table, write_json
+from edgekd_cli.output import check_writable, show_json, show_line, show_table, write_json
 
 if TYPE_CHECKING:
     from edgekd.bench import LatencyReport, Variant
@@ -86,6 +86,8 @@ def run(
         rounds=rounds,
         primers=int(runtimes != ["onnxruntime"]),
     )
+    if out is not None:
+        check_writable(out)
     if device is None:
         report = measure(
             timed, baseline=baseline or first, protocol=protocol, progress=open_progress()

@@ -19,6 +19,15 @@ def show_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, default=str))
 
 
+def check_writable(path: Path) -> None:
+    """Raise MeasurementError if ``path`` can be seen not to be writable, before the work."""
+    from edgekd.errors import MeasurementError
+
+    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise MeasurementError(f"{path} cannot be written: {folder} is no folder that you may use")
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write plain data as JSON, all of it or nothing; raises MeasurementError."""
     from edgekd.cache import replace_file

@@ -35,6 +35,8 @@ _OPTIONS = (
     "ServerAliveCountMax=4",
     "ControlMaster=no",  # use a shared connection that is there, but leave none behind
     "ClearAllForwardings=yes",
+    "RemoteCommand=none",
+    "LogLevel=ERROR",  # not QUIET: what went wrong is read from what it says
 )
 _ADDRESS = re.compile(
     r"ssh://"
@@ -104,6 +106,7 @@ class Connection:
             raise MeasurementError(f"{python!r} is not the name or path of a Python interpreter")
         self.address, self.python = address, python
         self.left: str | None = None
+        self.free_bytes = 0  # in the board's folder for temporary files, when it answered
         self._config = config
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._messages: deque[str] = deque(maxlen=50)
