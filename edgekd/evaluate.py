@@ -65,16 +65,16 @@ def evaluate(
             "this is the model without its early exits; --operating-point NAME evaluates them: "
             f"{names}"
         )
-    outputs, targets = _run(network, dataset, f"Evaluating {model}", progress)
+    outputs, targets = run_over(network, dataset, f"Evaluating {model}", progress)
     is_reference = (model, runtime) == ("baseline", "onnxruntime")
     if is_reference:
         reference = outputs
     else:
         with load(bundle, "baseline") as baseline:
-            reference, _ = _run(baseline, dataset, "Evaluating baseline", progress)
+            reference, _ = run_over(baseline, dataset, "Evaluating baseline", progress)
     if targets is None and is_reference:
         raise DataError(f"{data} has no labels, and the baseline is what others are compared with")
-    _check_labels(targets, outputs[0], network.manifest)
+    check_labels(targets, outputs[0], network.manifest)
     quality = compare_outputs(outputs, reference, targets)
     same = _is_same(network.manifest, dataset)
     return Evaluation(model, runtime, precision, quality, same)
@@ -127,10 +127,10 @@ def evaluate_exits(
         taken.append(found.exits)
         return found.outputs
 
-    outputs, targets = _run(answer, dataset, f"Evaluating {operating_point}", progress)
+    outputs, targets = run_over(answer, dataset, f"Evaluating {operating_point}", progress)
     with load(bundle, "compressed") as whole:
-        reference, _ = _run(whole, dataset, "Evaluating compressed", progress)
-    _check_labels(targets, outputs[0], cascade.manifest)
+        reference, _ = run_over(whole, dataset, "Evaluating compressed", progress)
+    check_labels(targets, outputs[0], cascade.manifest)
     described = cascade.manifest.cascade
     assert described is not None
     names = (*(exit.name for exit in described.exits), "end")
@@ -181,7 +181,7 @@ def open_for(manifest: Manifest, data: str) -> Dataset:
     return opened.bind([tensor.name for tensor in manifest.spec.inputs])
 
 
-def _run(
+def run_over(
     network: Callable[..., Any], dataset: Dataset, description: str, progress: Progress
 ) -> tuple[tuple[Array, ...], Array | None]:
     """Return every output for every validation sample, and the targets if there are any."""
@@ -205,7 +205,7 @@ def _in_order(outputs: Any) -> tuple[Array, ...]:
     return tuple(outputs.values()) if isinstance(outputs, dict) else (outputs,)
 
 
-def _check_labels(targets: Array | None, outputs: Array, manifest: Manifest) -> None:
+def check_labels(targets: Array | None, outputs: Array, manifest: Manifest) -> None:
     """Refuse labels of other classes: the metric would quietly become another one."""
     if manifest.task != "classification" or targets is None:
         return

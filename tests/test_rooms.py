@@ -37,6 +37,7 @@ ROWS = (
     {"summary"},
     {"report"},
     {"evaluate"},
+    {"gate"},
     {"pipeline", "demo"},
 )
 LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
@@ -52,6 +53,7 @@ WITHOUT_TORCH = {
     "runtime",
     "bench",
     "evaluate",
+    "gate",
 }
 HEAVY = {"torch", "onnx", "onnxscript", "pydantic", "sklearn"}
 OPTIONAL = {"tensorrt", "tensorrt_rtx", "openvino", "nncf", "torchao"}

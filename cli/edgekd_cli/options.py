@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, overload
 
 import typer
 
@@ -47,6 +47,28 @@ def finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text} is not finite")
     return number
+
+
+@overload
+def fraction(option: str, text: str) -> float: ...
+
+
+@overload
+def fraction(option: str, text: None) -> None: ...
+
+
+def fraction(option: str, text: str | None) -> float | None:
+    """Read ``2%`` as 0.02; a usage error that names ``option`` if it is no percentage from 0."""
+    if text is None:
+        return None
+    number, sign, rest = text.strip().partition("%")
+    try:
+        value = finite(number) / 100
+    except ValueError:
+        value = -1.0
+    if not sign or rest or value < 0:
+        raise typer.BadParameter(f"{text!r} is no percentage; write it like 2%", param_hint=option)
+    return value
 
 
 def length(text: str) -> int:

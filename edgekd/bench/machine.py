@@ -9,7 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from edgekd.errors import MeasurementError
+
 CPUINFO = Path("/proc/cpuinfo")
+OWN_STATUS = Path("/proc/self/status")
+CORES = Path("/sys/devices/system/cpu")
 DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
 
 
@@ -77,6 +81,50 @@ def processor_name(path: Path = CPUINFO) -> str:
         return DEVICE_TREE_MODEL.read_text("utf-8", "replace").strip("\0\n ")
     except OSError:
         return ""
+
+
+def keep_to_cores(threads: int, process: int) -> list[int]:
+    """Pin this process, the ``process``-th of a measurement, to as many cores as it has threads.
+
+    They are of the fastest kind that it may use, and take turns from one process to the next, so
+    that a core that is busy otherwise does not spoil all of them. Returns them; nothing is done,
+    and the list is empty, where there are too few or the system does not let a process choose.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    usable = sorted(os.sched_getaffinity(0))
+    capacity = {core: _capacity(core) for core in usable}
+    fast = [core for core in usable if capacity[core] == max(capacity.values())]
+    if threads > len(fast):
+        return []
+    cores = sorted(fast[(process * threads + i) % len(fast)] for i in range(threads))
+    os.sched_setaffinity(0, cores)
+    return cores
+
+
+def _capacity(core: int) -> int:
+    """Return a number that is larger for faster kinds of cores; 0 where the system is silent."""
+    folder = CORES / f"cpu{core}"
+    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        try:
+            return int((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+    return 0
+
+
+def peak_resident_bytes() -> int:
+    """Return the largest resident set that this process has had so far, in bytes.
+
+    Raises MeasurementError where the system does not tell. (getrusage(2) tells on every Unix, but
+    its peak may be that of the process which started this one.)
+    """
+    try:
+        lines = OWN_STATUS.read_text().splitlines()
+    except OSError as error:
+        raise MeasurementError("peak memory can be measured on Linux only") from error
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields["VmHWM"].split()[0]) * 1024
 
 
 def usable_cores() -> int:

@@ -124,19 +124,18 @@ def ensure_comparable(a: LatencyReport, b: LatencyReport) -> None:
     Even on one machine the times of two runs drift by tens of percent; to compare two models,
     measure them in one duet. Ratios against the same baseline travel better than times.
     """
-    for what in ("protocol", "machine"):
-        differ = _differences(vars(a)[what], vars(b)[what])
-        if differ:
-            raise NoVerdictError(
-                f"these latencies cannot be compared, their {what} differs ({'; '.join(differ)}): "
-                "measure both models together"
-            )
+    ensure_same("protocol", a.protocol.to_dict(), b.protocol.to_dict())
+    ensure_same("machine", a.machine, b.machine)
 
 
-def _differences(a: Any, b: Any) -> list[str]:
-    a, b = (dict(x) if isinstance(x, Mapping) else x.to_dict() for x in (a, b))
-    keys = sorted({*a, *b})
-    return [f"{k}: {a.get(k)} and {b.get(k)}" for k in keys if a.get(k) != b.get(k)]
+def ensure_same(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Raise NoVerdictError that names what differs between two protocols or machines."""
+    differ = [f"{k}: {a.get(k)} and {b.get(k)}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+    if differ:
+        raise NoVerdictError(
+            f"these latencies cannot be compared, their {what} differs ({'; '.join(differ)}): "
+            "measure both models together"
+        )
 
 
 def _number(value: Any) -> float | None:

@@ -9,12 +9,14 @@ from typing import Any
 
 from edgekd.errors import MeasurementError
 
-VERSION = "duet-1"
+VERSION = "duet-2"
 """The rules of the worker. Change it with them: reports of two versions cannot be compared.
 
-duet-1: every process loads all models, warms up, then calls each of them once a round in random
-order and times each call alone. ONNX Runtime runs sequentially, its threads do not spin;
-OpenVINO has one stream, its threads are not pinned; Python's garbage collector rests.
+duet-2: every process loads all models in random order, calls each until its time is stable, then
+calls each of them once a round in random order and times each call alone with a monotonic clock.
+A process keeps to as many cores as a call has threads, the next one to the next cores. ONNX Runtime
+runs sequentially, its threads do not spin; OpenVINO has one stream; Python's garbage collector
+rests.
 """
 
 
@@ -24,8 +26,11 @@ class Protocol:
 
     ``threads`` of one call; ``batch`` samples in one call; ``processes`` fresh processes, one
     after another; ``rounds`` timed calls of each model in a process; ``warmup_ms`` milliseconds
-    of untimed calls for each model in a process; ``primers`` untimed calls of the same model right
-    before each timed one; ``seed`` of inputs and order.
+    of untimed calls for each model in a process, at least: they go on until two spans of calls take
+    the same time within 2 %, at most five times as long; ``primers`` untimed calls of the same
+    model right before each timed one; ``clock`` is what ratios are of, ``wall`` or ``running``
+    time (``edgekd/bench/clock.py``); ``inputs`` are ``random``, or real ones whose hash it says;
+    ``seed`` of random inputs and of the order.
 
     Without a primer a call finds the caches as another model left them. That is the same for all
     models of one runtime, but OpenVINO's calls lose far more by it than ONNX Runtime's, and the
@@ -38,6 +43,8 @@ class Protocol:
     rounds: int = 200
     warmup_ms: float = 200.0
     primers: int = 0
+    clock: str = "wall"
+    inputs: str = "random"
     seed: int = 0
     version: str = VERSION
 
@@ -49,6 +56,8 @@ class Protocol:
         warmup = self.warmup_ms
         is_time = type(warmup) in (int, float) and math.isfinite(warmup) and warmup >= 0
         _need(is_time, "warmup_ms must be 0 or more milliseconds")
+        _need(self.clock in ("wall", "running"), "clock must be wall or running")
+        _need(type(self.inputs) is str and bool(self.inputs), "inputs must say what they are")
         _need(self.version == VERSION, f"version is {self.version!r}, this edgekd has {VERSION!r}")
 
     def to_dict(self) -> dict[str, Any]:

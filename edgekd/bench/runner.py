@@ -3,26 +3,73 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import edgekd
+from edgekd.bench.machine import fingerprint
 from edgekd.bench.measurement import LatencyReport, summarise
-from edgekd.bench.place import HERE, Place
+from edgekd.bench.place import Ended, Place
 from edgekd.bench.protocol import Protocol
 from edgekd.errors import MeasurementError, NoVerdictError
 from edgekd.progress import Progress, Silent
+from edgekd.runtime.openvino import is_installed
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An ONNX file and how it is run: ``runtime`` and ``precision`` are those of ``load``."""
+    """An ONNX file and how it is run: ``runtime`` and ``precision`` are those of ``load``.
+
+    ``extra`` small matrix products are added to each call, to make a slower copy of a model.
+    """
 
     path: Path
     runtime: str = "onnxruntime"
     precision: str | None = None
+    extra: int = 0
+
+
+class Here:
+    """This machine."""
+
+    def bring(self, files: Collection[Path]) -> Mapping[Path, str]:
+        """Leave the files where they are."""
+        return {file: str(file.resolve()) for file in files}
+
+    def require(self, runtimes: Collection[str]) -> None:
+        """Raise MeasurementError when OpenVINO is asked for and missing."""
+        if "openvino" in runtimes and not is_installed():
+            raise MeasurementError('OpenVINO is not installed: pip install "edgekd[openvino]"')
+
+    def run(self, module: str, job: Mapping[str, Any], timeout_s: float) -> Ended:
+        """Run ``module`` with this Python; raises TimeoutError."""
+        try:
+            done = subprocess.run(
+                worker_command(module),
+                input=json.dumps(job),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                env=worker_environment(),
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def machine(self) -> Mapping[str, Any]:
+        """Return this machine's fingerprint."""
+        return fingerprint()
+
+
+HERE = Here()
 
 
 def measure(
@@ -45,7 +92,9 @@ def measure(
     the inputs differ, or a process crashes or takes too long.
     """
     protocol, progress = protocol or Protocol(), progress or Silent()
-    variants = _checked(models, baseline, place)
+    if baseline not in models:
+        raise MeasurementError(f"the baseline {baseline!r} is not among {', '.join(models)}")
+    variants = as_job(models, place)
     answers = []
     with progress.task("Measuring latency", protocol.processes) as advance:
         for process in range(protocol.processes):
@@ -70,12 +119,11 @@ def measure(
     )
 
 
-def _checked(
-    models: Mapping[str, Path | Variant], baseline: str, place: Place
-) -> dict[str, dict[str, Any]]:
-    """Return the models as plain data for the worker."""
-    if baseline not in models:
-        raise MeasurementError(f"the baseline {baseline!r} is not among {', '.join(models)}")
+def as_job(models: Mapping[str, Path | Variant], place: Place = HERE) -> dict[str, dict[str, Any]]:
+    """Return the models as plain data for the worker, once their files are in ``place``.
+
+    Raises MeasurementError when a file is missing, or a runtime there.
+    """
     variants = {n: m if isinstance(m, Variant) else Variant(Path(m)) for n, m in models.items()}
     missing = [str(variant.path) for variant in variants.values() if not variant.path.is_file()]
     if missing:
@@ -87,6 +135,7 @@ def _checked(
             "path": files[variant.path],
             "runtime": variant.runtime,
             "precision": variant.precision,
+            "extra": variant.extra,
         }
         for name, variant in variants.items()
     }
@@ -107,13 +156,29 @@ def run_worker(
         ) from error
     if done.code != 0:
         kind = NoVerdictError if done.code == 3 else MeasurementError
-        raise kind(_why(done.code, done.stderr))
+        raise kind(explain(done.code, done.stderr))
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-def _why(code: int, stderr: str) -> str:
-    """Return the last line that a worker left, or the signal that ended it."""
+def worker_command(module: str, python: str = sys.executable) -> list[str]:
+    """Return the command that runs a worker; nothing in the current folder shadows a module."""
+    start = "import runpy, sys; sys.path.pop(0); runpy.run_module(sys.argv[1], run_name='__main__')"
+    # -P does the same, from Python 3.11 on; another interpreter may be older.
+    return (
+        [python, "-P", "-m", module] if python == sys.executable else [python, "-c", start, module]
+    )
+
+
+def worker_environment() -> dict[str, str]:
+    """Return this environment, with the folder that this very edgekd is imported from."""
+    root = str(Path(edgekd.__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+
+
+def explain(code: int, stderr: str) -> str:
+    """Return why a worker ended: the last line that a worker left, or the signal that ended it."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if code < 0:
         return f"a measuring process was ended by {_signal_name(-code)}; is there enough memory?"

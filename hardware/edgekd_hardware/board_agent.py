@@ -9,7 +9,7 @@ stdout the same way, the first one behind ``GREETING``:
 - ``{"do": "modules", "names": [...]}`` -> ``{"missing": [...]}``: which cannot be imported here.
 - ``{"do": "run", "module": NAME, "job": {...}, "timeout_s": SECONDS}`` -> ``{"code", "stdout",
   "stderr", "samples"}``: runs ``python -m NAME`` in a fresh process. ``samples`` is the board's
-  state every two seconds meanwhile.
+  state after half a second and then every two seconds.
 
 What goes wrong answers ``{"error": "one line"}``. The agent ends when stdin does: when edgekd is
 done, was interrupted or killed, or the connection was lost. It then ends what runs and removes its
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 GREETING = "edgekd board agent 1"
 LEFTOVERS = 4
 ARCHIVE = "runner.zip"
+_FIRST_SAMPLE_S = 0.5
 _SAMPLE_S = 2.0
 
 
@@ -170,8 +171,10 @@ def _watch(over: threading.Event, samples: list[dict[str, Any]]) -> None:
     """Take a sample of the board's state now and then, from /sys: a few milliseconds each."""
     from edgekd_hardware.board_state import read_sample
 
-    while not over.wait(_SAMPLE_S):
+    wait_s = _FIRST_SAMPLE_S
+    while not over.wait(wait_s):
         samples.append(read_sample())
+        wait_s = _SAMPLE_S
 
 
 def _answer(data: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.bench import LatencyReport, Protocol, Variant, measure, place, runner
+from edgekd.bench import LatencyReport, Protocol, Variant, measure, runner
 from edgekd.errors import MeasurementError
 
 Make = Callable[..., Path]
@@ -69,7 +69,7 @@ def test_refuses_before_starting_anything(make_model: Make, tmp_path: Path) -> N
 def test_refuses_openvino_where_it_is_missing(
     make_model: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "is_installed", lambda: False)
+    monkeypatch.setattr(runner, "is_installed", lambda: False)
     models = {"a": Variant(make_model(), "openvino", "f32")}
     with pytest.raises(MeasurementError, match=r"not installed: pip install .edgekd\[openvino\]"):
         measure(models, baseline="a")
@@ -92,7 +92,7 @@ def test_a_process_that_takes_too_long(make_model: Make) -> None:
 def test_explains_how_a_process_ended(code: str, message: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     with pytest.raises(MeasurementError, match=message):
-        raise MeasurementError(runner._why(done.returncode, done.stderr))
+        raise MeasurementError(runner.explain(done.returncode, done.stderr))
 
 
 def test_needs_neither_torch_nor_onnx() -> None:
@@ -105,7 +105,7 @@ def test_needs_neither_torch_nor_onnx() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env=place._environment(),
+        env=runner.worker_environment(),
         check=True,
     )
     assert done.stdout.strip() == "[]"

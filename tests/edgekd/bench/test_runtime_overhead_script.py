@@ -32,7 +32,7 @@ def test_prints_one_row_for_every_process(make_model: Callable[..., Path], tmp_p
         [sys.executable, str(SCRIPT), str(out), "--processes", "2", "--rounds", "5"],
         capture_output=True,
         text=True,
-        env=runner._environment(),
+        env=runner.worker_environment(),
         check=True,
     )
     lines = done.stdout.splitlines()

@@ -1,0 +1,1 @@
+"""Compare a candidate with what production runs, and decide: ``edgekd gate``."""
