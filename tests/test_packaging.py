@@ -48,6 +48,11 @@ def test_every_module_is_inside(wheel: zipfile.Path) -> None:
                 assert path.relative_to(root).as_posix() in names
 
 
+def test_models_of_the_probe_are_inside(wheel: zipfile.Path) -> None:
+    shipped = {path.name for path in (ROOT / "hardware" / "edgekd_hardware" / "models").iterdir()}
+    assert files(wheel / "edgekd_hardware" / "models") == shipped
+
+
 def test_types_command_and_license(wheel: zipfile.Path) -> None:
     for package in ("edgekd", "edgekd_cli", "edgekd_hardware"):
         assert (wheel / package / "py.typed").is_file()

@@ -56,7 +56,7 @@ WITHOUT_TORCH = {
     "gate",
 }
 HEAVY = {"torch", "onnx", "onnxscript", "pydantic", "sklearn"}
-OPTIONAL = {"tensorrt", "tensorrt_rtx", "openvino", "nncf", "torchao"}
+OPTIONAL = {"tensorrt", "tensorrt_rtx", "openvino", "nncf", "torchao", "pynvml"}
 
 
 def modules() -> list[tuple[str, Path]]:

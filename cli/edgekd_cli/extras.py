@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def require_compress() -> None:
     """Raise MissingExtraError when a package of the ``compress`` extra is not installed."""
-    from edgekd_hardware.doctor import COMPRESS, installed_version
+    from edgekd_hardware.packages import COMPRESS, installed_version
 
     from edgekd.errors import MissingExtraError
 

@@ -8,11 +8,15 @@ import typer
 
 from edgekd_cli.options import Json
 from edgekd_cli.output import show_json, show_line, show_table
+from edgekd_cli.targets_probe import run as probe
 
 if TYPE_CHECKING:
     from edgekd.device import DeviceProfile
 
-app = typer.Typer(help="List the devices that edgekd knows, or show one of them.")
+app = typer.Typer(help="The devices that edgekd knows, and this one.")
+
+
+app.command("probe")(probe)
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,17 @@ sys.meta_path.insert(0, Blocker())
 
 
 @pytest.fixture
-def without_torch(tmp_path: Path) -> str:
+def without(tmp_path: Path) -> Callable[..., str]:
+    """Return a folder for PYTHONPATH that hides the packages named."""
+
+    def block(*packages: str) -> str:
+        (tmp_path / "sitecustomize.py").write_text(BLOCK.format(blocked=set(packages)))
+        return str(tmp_path)
+
+    return block
+
+
+@pytest.fixture
+def without_torch(without: Callable[..., str]) -> str:
     """A folder for PYTHONPATH that makes a light install of any interpreter."""
-    blocked = {"torch", "onnx", "onnxscript", "safetensors", "sklearn"}
-    (tmp_path / "sitecustomize.py").write_text(BLOCK.format(blocked=blocked))
-    return str(tmp_path)
+    return without("torch", "onnx", "onnxscript", "safetensors", "sklearn")

@@ -7,7 +7,7 @@ import json
 import pytest
 from edgekd_cli.app import app
 
-COMMANDS = ("compress", "eval", "bench", "inspect", "targets", "doctor", "demo")
+COMMANDS = ("compress", "eval", "bench", "gate", "inspect", "targets", "doctor", "demo")
 
 
 def test_every_command_is_listed_here() -> None:
