@@ -48,11 +48,13 @@ def read_state(root: Path | None = None) -> dict[str, Any]:
     """Return ``read_sample`` and what takes a process to ask: plain data, empty parts left out.
 
     ``power_mode`` is a Jetson's; ``tegrastats`` has its clocks (MHz) and power (mW);
-    ``firmware`` is a Raspberry Pi's: the clock that its firmware really gives (``arm_mhz``), and
-    the names of its throttle flags now (``flags``) and since the last boot (``since_boot``).
+    ``firmware`` also has the clock that a Raspberry Pi's firmware really gives (``arm_mhz``).
     """
     state = read_sample(root)
-    firmware: dict[str, Any] = board_tools.throttle_flags(_ask("vcgencmd", "get_throttled"))
+    firmware: dict[str, Any] = {
+        **state.get("firmware", {}),
+        **board_tools.throttle_flags(_ask("vcgencmd", "get_throttled")),
+    }
     clock = board_tools.firmware_clock(_ask("vcgencmd", "measure_clock", "arm"))
     if clock is not None:
         firmware["arm_mhz"] = clock
@@ -71,7 +73,9 @@ def read_sample(root: Path | None = None) -> dict[str, Any]:
     ``clocks_mhz`` and ``max_clocks_mhz``: of each core now, and what it may reach under the
     present limits; ``governors``: the names in use; ``temperatures_c``: by sensor;
     ``cooling``: name -> state of whatever slows a processor down, 0 at rest;
-    ``counters``: name -> how often the hardware throttled.
+    ``counters``: name -> how often the hardware throttled; ``firmware``: the names of a Raspberry
+    Pi's throttle flags now (``flags``) and since the last boot (``since_boot``), where the kernel
+    tells them.
     """
     base = (root or system_root()) / "sys"
     clocks, limits, governors = _clocks(base / "devices/system/cpu")
@@ -82,6 +86,7 @@ def read_sample(root: Path | None = None) -> dict[str, Any]:
         "temperatures_c": _temperatures(base / "class/thermal"),
         "cooling": _cooling(base / "class/thermal"),
         "counters": _counters(base),
+        "firmware": _firmware(base / "devices/platform"),
     }
     return {name: value for name, value in state.items() if value}
 
@@ -129,6 +134,13 @@ def _counters(base: Path) -> dict[str, int]:
         files += [(file.stem, file) for file in sorted(monitor.glob("oc*_event_cnt"))]
     found = {name: _integer(file) for name, file in files}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _firmware(platform: Path) -> dict[str, Any]:
+    for pattern in ("soc*/soc*:firmware/get_throttled", "soc*:firmware/get_throttled"):
+        for path in platform.glob(pattern):
+            return board_tools.throttle_flags(_text(path))
+    return {}
 
 
 def _unused(name: str, taken: dict[str, Any]) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# Bits of ``vcgencmd get_throttled``: Raspberry Pi documentation, "get_throttled". The same 16 bits
-# further up mean that it has happened since the last boot.
-_FLAGS = (
-    (0, "under-voltage"),
-    (1, "frequency capped"),
-    (2, "throttled"),
-    (3, "soft temperature limit"),
-)
+# Bits of ``vcgencmd get_throttled`` (Raspberry Pi documentation, "vcgencmd"). The same bits, 16
+# places further up, mean that it has happened since the last boot.
+FLAGS = {
+    0: "under-voltage",
+    1: "clock capped",
+    2: "throttled",
+    3: "soft temperature limit",
+}
 _SINCE_BOOT = 16
 
 _CPU = re.compile(r"\bCPU \[([^\]]*)\]")
@@ -23,14 +23,17 @@ _POWER = re.compile(r"\b([A-Z][A-Z0-9_]*) (\d+)(?:mW)?/(\d+)(?:mW)?(?= |$)")
 
 
 def throttle_flags(text: str) -> dict[str, Any]:
-    """Read ``throttled=0x50005``: the names of flags now, and since boot; empty for other text."""
-    found = re.search(r"throttled=(0x[0-9a-fA-F]+)", text)
+    """Read ``throttled=0x50005`` of vcgencmd, or ``50005`` as the kernel writes it.
+
+    Returns the names of ``flags`` now, and of those ``since_boot``; empty for other text.
+    """
+    found = re.match(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]+)\s*$", text)
     if found is None:
         return {}
     bits = int(found.group(1), 16)
     return {
-        "flags": [name for bit, name in _FLAGS if bits >> bit & 1],
-        "since_boot": [name for bit, name in _FLAGS if bits >> (bit + _SINCE_BOOT) & 1],
+        "flags": [name for bit, name in FLAGS.items() if bits >> bit & 1],
+        "since_boot": [name for bit, name in FLAGS.items() if bits >> (bit + _SINCE_BOOT) & 1],
     }
 
 

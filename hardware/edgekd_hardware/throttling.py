@@ -11,13 +11,13 @@ State = Mapping[str, Any]
 def reasons(before: State, during: Sequence[State], after: State) -> list[str]:
     """Return what slowed the board down between ``before`` and ``after``; empty if nothing did.
 
-    A flag of a Raspberry Pi's firmware that is up, or went up meanwhile; a counter of the
+    A flag of a Raspberry Pi's firmware that was up, or went up meanwhile; a counter of the
     processor that rose; a cooling device that limited a clock; a limit of the clocks that fell;
     another power mode. A clock that follows the load within its limits is no reason.
     """
     states = [before, *during, after]
     return [
-        *_firmware(before, after),
+        *_firmware(states),
         *_counters(before, after),
         *_cooling(states),
         *_limits(states),
@@ -55,10 +55,11 @@ _SHOWN = ("power_mode", "governor")
 _TELLS = ("firmware", "counters", "cooling")
 
 
-def _firmware(before: State, after: State) -> list[str]:
-    first, last = (state.get("firmware", {}) for state in (before, after))
-    now = {*first.get("flags", ()), *last.get("flags", ())}
-    new = {*last.get("since_boot", ())} - {*first.get("since_boot", ())}
+def _firmware(states: Sequence[State]) -> list[str]:
+    told = [state["firmware"] for state in states if "firmware" in state]
+    now = {flag for firmware in told for flag in firmware.get("flags", ())}
+    since = [{*firmware.get("since_boot", ())} for firmware in told]
+    new = since[-1] - since[0] if since else set()
     return [f"the firmware reports {flag}" for flag in sorted(now | new)]
 
 

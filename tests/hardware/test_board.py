@@ -319,7 +319,7 @@ def test_a_board_that_throttles_gives_no_verdict(
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     assert "governor ondemand, clocks 1500 to 1500 MHz, hottest cpu-thermal, 84.2 C" in text
-    assert "SLOWED DOWN: the firmware reports frequency capped" in text
+    assert "SLOWED DOWN: the firmware reports clock capped" in text
     stored = LatencyReport.from_dict(json.loads(report.read_text()))
     assert stored.machine["max_mhz"] == 1500 and len(stored.conditions["throttling"]) == 3
     assert stored.conditions["before"]["firmware"]["arm_mhz"] == 1500.4

@@ -69,9 +69,10 @@ def test_power_modes(text: str, mode: str) -> None:
     ("text", "now", "since"),
     [
         ("throttled=0x0\n", [], []),
+        ("80008\n", ["soft temperature limit"], ["soft temperature limit"]),
         ("throttled=0x50005\n", ["under-voltage", "throttled"], ["under-voltage", "throttled"]),
         ("throttled=0xe0008\n", ["soft temperature limit"],
-         ["frequency capped", "throttled", "soft temperature limit"]),
+         ["clock capped", "throttled", "soft temperature limit"]),
     ],
 )  # fmt: skip
 def test_flags_of_a_raspberry_pi(text: str, now: list[str], since: list[str]) -> None:
@@ -116,6 +117,7 @@ def test_a_tree_of_sys(tmp_path: Path) -> None:
         files |= {f"{THERMAL}/cooling_device{number}/type": kind}
         files |= {f"{THERMAL}/cooling_device{number}/cur_state": str(level)}
     files |= {"class/hwmon/hwmon4/oc1_event_cnt": "7", "class/hwmon/hwmon4/name": "soctherm_oc"}
+    files |= {"devices/platform/soc/soc:firmware/get_throttled": "20002"}
 
     assert read_sample(tree(tmp_path, files)) == {
         "clocks_mhz": [1000, 1001, 1002, 1010],
@@ -124,6 +126,7 @@ def test_a_tree_of_sys(tmp_path: Path) -> None:
         "temperatures_c": {"cpu-thermal": 61.3, "cpu-thermal 2": 62.0},
         "cooling": {"cpufreq-cpu0": 2, "cpu-throttle-alert": 0},
         "counters": {"cpu0 core": 0, "cpu1 core": 1, "oc1_event_cnt": 7},
+        "firmware": {"flags": ["clock capped"], "since_boot": ["clock capped"]},
     }
 
 
@@ -177,6 +180,8 @@ CALM = {"cooling": {"cpu": 0}, "counters": {"cpu0 core": 5}, "max_clocks_mhz": [
          ["the firmware reports under-voltage"]),
         ({"firmware": {"flags": ["throttled"], "since_boot": []}}, {}, {},
          ["the firmware reports throttled"]),
+        ({}, {"firmware": {"flags": ["clock capped"], "since_boot": []}}, {},
+         ["the firmware reports clock capped"]),
         ({"clocks_mhz": [600]}, {"clocks_mhz": [1500]}, {"clocks_mhz": [1000]}, []),
         ({}, {}, {}, []),
     ],
