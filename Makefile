@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow check format build clean
+.PHONY: help venv demo test test-slow arm-parity check format build clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +22,13 @@ demo: venv  ## Train a small network, compress it, and show what came out
 	$(BIN)/edgekd demo demo
 
 test: venv  ## Run the tests (slow ones: make test-slow)
-	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -m "not slow and not arm" -n auto --dist loadfile
 
 test-slow: venv  ## Run the slow tests
 	$(BIN)/python -m pytest -q -m slow
+
+arm-parity: venv  ## Compare answers on emulated Cortex-A72 and A76 (downloads 160 MB once)
+	$(BIN)/python -m pytest -q -s -m arm tests/scripts
 
 check: venv  ## Check style and types
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ PAGE = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 # Paths are shown as they stand in a checkout, from its root.
-FOLDERS = "edgekd|cli|hardware|profiles|tests|benchmarks|docs|examples"
+FOLDERS = "edgekd|cli|hardware|profiles|tests|benchmarks|docs|examples|scripts"
 SHOWN_PATH = re.compile(rf"`((?:{FOLDERS})/[^`]*)`")
 
 

@@ -1,4 +1,4 @@
-"""``edgekd bench``: the latency of models against each other, on this machine."""
+"""``edgekd bench``: the latency of models against each other, on this machine or on a board."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from edgekd_cli.console import open_progress
 from edgekd_cli.exits import show_stored_times
 from edgekd_cli.options import Json
-from edgekd_cli.output import show_json, show_line, show_table
+from edgekd_cli.output import check_writable, show_json, show_line, show_table, write_json
 
 if TYPE_CHECKING:
     from edgekd.bench import LatencyReport, Variant
@@ -41,9 +41,32 @@ def run(
     rounds: Annotated[int, typer.Option(min=1, help="Timed calls per model and process.")] = 200,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one call.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples in one call.")] = 1,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure on a board: ssh://user@host[:port], or a host of ssh's configuration.",
+            show_default="this machine",
+        ),
+    ] = None,
+    device_python: Annotated[
+        str, typer.Option(help="The board's Python, 3.8 or later, with onnxruntime.")
+    ] = "python3",
+    ssh_config: Annotated[
+        Path | None,
+        typer.Option(help="Configuration for ssh.", show_default="ssh's own", exists=True),
+    ] = None,
+    allow_throttling: Annotated[
+        bool, typer.Option(help="Take the numbers of a board that was slowed down.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the report with every sample, as JSON.", dir_okay=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Time every model of a bundle (or ONNX files) against the original, in alternating calls."""
+    from edgekd_hardware.throttling import describe
+
     from edgekd.bench import Protocol, measure
     from edgekd.runtime.bundle import read_manifest
 
@@ -63,11 +86,32 @@ def run(
         rounds=rounds,
         primers=int(runtimes != ["onnxruntime"]),
     )
-    report = measure(timed, baseline=baseline or first, protocol=protocol, progress=open_progress())
+    if out is not None:
+        check_writable(out)
+    if device is None:
+        report = measure(
+            timed, baseline=baseline or first, protocol=protocol, progress=open_progress()
+        )
+    else:
+        from edgekd_hardware.board import measure_on
+        from edgekd_hardware.ssh import Connection, parse_address
+
+        report = measure_on(
+            Connection(parse_address(device), device_python, ssh_config),
+            timed,
+            baseline=baseline or first,
+            protocol=protocol,
+            progress=open_progress(),
+            allow_throttling=allow_throttling,
+        )
+    if out is not None:
+        write_json(out, report.to_dict(samples=True))
     if as_json:
         show_json(report.to_dict(samples=False))
     else:
         _show(report)
+        if report.conditions:
+            show_line(describe(report.machine, report.conditions))
         for folder in filter(Path.is_dir, models):
             show_stored_times(read_manifest(folder).data)
 

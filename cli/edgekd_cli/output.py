@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import typer
@@ -16,6 +17,26 @@ PIPE_WIDTH = 120  # columns where stdout is no terminal and COLUMNS does not say
 def show_json(data: Any) -> None:
     """Print plain data as JSON."""
     typer.echo(json.dumps(data, indent=2, default=str))
+
+
+def check_writable(path: Path) -> None:
+    """Raise MeasurementError if ``path`` can be seen not to be writable, before the work."""
+    from edgekd.errors import MeasurementError
+
+    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise MeasurementError(f"{path} cannot be written: {folder} is no folder that you may use")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as JSON, all of it or nothing; raises MeasurementError."""
+    from edgekd.cache import replace_file
+    from edgekd.errors import MeasurementError
+
+    try:
+        replace_file(path, json.dumps(data, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise MeasurementError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def show_line(text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgekd.bench.protocol import Protocol
@@ -53,6 +53,8 @@ class LatencyReport:
 
     ``machine`` is plain data, see ``machine.fingerprint``; ``runtime`` says what ran the models,
     such as ``onnxruntime 1.31.1 CPU``; ``baseline`` is the key in ``models`` of the ratios.
+    ``conditions`` is plain data about a board that was measured over SSH, empty for other reports:
+    its clocks, temperatures and throttling. Reports that differ in it can be compared.
     """
 
     protocol: Protocol
@@ -60,6 +62,7 @@ class LatencyReport:
     runtime: str
     baseline: str
     models: Mapping[str, ModelLatency]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def interval(self) -> str:
@@ -76,6 +79,7 @@ class LatencyReport:
             "baseline": self.baseline,
             "interval": self.interval,
             "models": {name: m.to_dict(samples=samples) for name, m in self.models.items()},
+            **({"conditions": dict(self.conditions)} if self.conditions else {}),
         }
 
     @classmethod
@@ -89,6 +93,7 @@ class LatencyReport:
                 runtime=str(data["runtime"]),
                 baseline=str(data["baseline"]),
                 models=models,
+                conditions=dict(data.get("conditions", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MeasurementError(f"not a latency report ({error!r}); measure again") from error

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import edgekd
 from edgekd.bench.machine import fingerprint
 from edgekd.bench.measurement import LatencyReport, summarise
+from edgekd.bench.place import Ended, Place
 from edgekd.bench.protocol import Protocol
 from edgekd.errors import MeasurementError, NoVerdictError
 from edgekd.progress import Progress, Silent
@@ -34,6 +35,43 @@ class Variant:
     extra: int = 0
 
 
+class Here:
+    """This machine."""
+
+    def bring(self, files: Collection[Path]) -> Mapping[Path, str]:
+        """Leave the files where they are."""
+        return {file: str(file.resolve()) for file in files}
+
+    def require(self, runtimes: Collection[str]) -> None:
+        """Raise MeasurementError when OpenVINO is asked for and missing."""
+        if "openvino" in runtimes and not is_installed():
+            raise MeasurementError('OpenVINO is not installed: pip install "edgekd[openvino]"')
+
+    def run(self, module: str, job: Mapping[str, Any], timeout_s: float) -> Ended:
+        """Run ``module`` with this Python; raises TimeoutError."""
+        try:
+            done = subprocess.run(
+                worker_command(module),
+                input=json.dumps(job),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                env=worker_environment(),
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def machine(self) -> Mapping[str, Any]:
+        """Return this machine's fingerprint."""
+        return fingerprint()
+
+
+HERE = Here()
+
+
 def measure(
     models: Mapping[str, Path | Variant],
     *,
@@ -42,12 +80,13 @@ def measure(
     progress: Progress | None = None,
     timeout_s: float = 3600.0,
     same_inputs: bool = True,
+    place: Place = HERE,
 ) -> LatencyReport:
     """Time ONNX files against each other on the CPU: a plain path on ONNX Runtime, or a Variant.
 
     All of them must take the same inputs, unless ``same_inputs`` is off, for parts of a model.
     ``baseline`` names the model that the ratios refer to. ``timeout_s`` is for one process, in
-    seconds; ``progress`` is advanced once for each.
+    seconds; ``progress`` is advanced once for each. ``place`` is where the processes run.
 
     Raises MeasurementError when a file or OpenVINO is missing, a model cannot be loaded or run,
     the inputs differ, or a process crashes or takes too long.
@@ -55,7 +94,7 @@ def measure(
     protocol, progress = protocol or Protocol(), progress or Silent()
     if baseline not in models:
         raise MeasurementError(f"the baseline {baseline!r} is not among {', '.join(models)}")
-    variants = as_job(models)
+    variants = as_job(models, place)
     answers = []
     with progress.task("Measuring latency", protocol.processes) as advance:
         for process in range(protocol.processes):
@@ -65,7 +104,7 @@ def measure(
                 "process": process,
                 "same_inputs": same_inputs,
             }
-            answers.append(run_worker("edgekd.bench.worker", job, timeout_s))
+            answers.append(run_worker("edgekd.bench.worker", job, timeout_s, place))
             advance(1)
     samples_ms = {
         name: [[ns / 1e6 for ns in answer["samples_ns"][name]] for answer in answers]
@@ -73,27 +112,27 @@ def measure(
     }
     return LatencyReport(
         protocol=protocol,
-        machine=fingerprint(),
+        machine=place.machine(),
         runtime=answers[0]["runtime"],
         baseline=baseline,
         models=summarise(samples_ms, baseline),
     )
 
 
-def as_job(models: Mapping[str, Path | Variant]) -> dict[str, dict[str, Any]]:
-    """Return the models as plain data for the worker.
+def as_job(models: Mapping[str, Path | Variant], place: Place = HERE) -> dict[str, dict[str, Any]]:
+    """Return the models as plain data for the worker, once their files are in ``place``.
 
-    Raises MeasurementError when a file or OpenVINO is missing.
+    Raises MeasurementError when a file is missing, or a runtime there.
     """
     variants = {n: m if isinstance(m, Variant) else Variant(Path(m)) for n, m in models.items()}
     missing = [str(variant.path) for variant in variants.values() if not variant.path.is_file()]
     if missing:
         raise MeasurementError(f"there is no model file {missing[0]}")
-    if any(variant.runtime == "openvino" for variant in variants.values()) and not is_installed():
-        raise MeasurementError('OpenVINO is not installed: pip install "edgekd[openvino]"')
+    place.require({variant.runtime for variant in variants.values()})
+    files = place.bring({variant.path for variant in variants.values()})
     return {
         name: {
-            "path": str(variant.path.resolve()),
+            "path": files[variant.path],
             "runtime": variant.runtime,
             "precision": variant.precision,
             "extra": variant.extra,
@@ -102,29 +141,22 @@ def as_job(models: Mapping[str, Path | Variant]) -> dict[str, dict[str, Any]]:
     }
 
 
-def run_worker(module: str, job: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+def run_worker(
+    module: str, job: Mapping[str, Any], timeout_s: float, place: Place = HERE
+) -> dict[str, Any]:
     """Run ``module`` in one fresh process to its end and return its answer.
 
     Raises MeasurementError with the line that it left when it fails or takes too long.
     """
     try:
-        done = subprocess.run(
-            worker_command(module),
-            input=json.dumps(job),
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=worker_environment(),
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        done = place.run(module, job, timeout_s)
+    except TimeoutError as error:
         raise MeasurementError(
             f"a measuring process took more than {timeout_s:g} s; use fewer rounds"
         ) from error
-    if done.returncode != 0:
-        kind = NoVerdictError if done.returncode == 3 else MeasurementError
-        raise kind(explain(done.returncode, done.stderr))
+    if done.code != 0:
+        kind = NoVerdictError if done.code == 3 else MeasurementError
+        raise kind(explain(done.code, done.stderr))
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

@@ -7,6 +7,9 @@ stdout is ``{"runtime": str, "samples_ns": {name: [int, ...]}, "cpu_ns": ..., "w
 "cores": [int, ...], "warm_up_ms": {name: float}}``: wall and CPU time of each call's thread and how
 often it waited, see ``edgekd/bench/clock.py``. What goes wrong is one line on stderr and exit code
 2, or 3 for models that cannot be compared.
+
+This file and what it imports also run on boards (``edgekd_hardware.runner_archive``), and so on
+Python 3.8.
 """
 
 from __future__ import annotations
@@ -15,14 +18,13 @@ import gc
 import json
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from edgekd.bench.clock import CallTime, running_ns, time_call
@@ -35,13 +37,17 @@ from edgekd.runtime.tensors import one_line
 from edgekd.spec import TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
     from edgekd.runtime.opening import Session
+
+    Feed = dict[str, npt.NDArray[Any]]  # aliases are evaluated, and boards have Python 3.8
+    Call = Callable[[], object]
 
 _STABLE = 0.02
 _LONGEST_WARM_UP = 5  # times what was asked for, on a machine that never comes to rest
-
-Feed = dict[str, npt.NDArray[Any]]
-Call = Callable[[], object]
 
 
 def main() -> int:

@@ -9,15 +9,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from edgekd_hardware.board_tools import FLAGS
 from edgekd_hardware.findings import Finding
 from edgekd_hardware.system import ROOT, board_model, read_text
-
-_BITS = {
-    0: "under-voltage",
-    1: "clock capped",
-    2: "throttled",
-    3: "soft temperature limit",
-}
 
 
 def is_raspberry_pi(root: Path = ROOT) -> bool:
@@ -69,4 +63,4 @@ def _bits(text: str | None) -> int | None:
 
 
 def _names(flags: int) -> list[str]:
-    return [name for bit, name in _BITS.items() if flags >> bit & 1]
+    return [name for bit, name in FLAGS.items() if flags >> bit & 1]

@@ -256,6 +256,19 @@ def test_bench_of_files_and_its_table(run_cli, bundle: Path) -> None:
     assert "1 processes x 5 alternating calls" in done.stdout
 
 
+def test_bench_stores_every_sample(run_cli, bundle: Path, tmp_path: Path) -> None:
+    report = tmp_path / "reports" / "bench.json"
+    done = run_cli("bench", str(bundle), *FEW, "--out", str(report))
+    assert done.returncode == 0, done.stderr
+    data = json.loads(report.read_text())
+    assert len(data["models"]["compressed"]["samples_ms"][0]) == 5
+    assert "conditions" not in data and list(report.parent.iterdir()) == [report]
+    nowhere = report / "bench.json"  # below a file
+    done = run_cli("bench", str(bundle), *FEW, "--out", str(nowhere))
+    assert done.returncode == 2
+    assert f"{nowhere} cannot be written" in done.stderr
+
+
 def test_bench_of_an_unknown_baseline(run_cli, bundle: Path) -> None:
     done = run_cli("bench", str(bundle), "--baseline", "nope")
     assert done.returncode == 2
