@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgekd_cli.console import open_progress
+from edgekd_cli.gate_output import show_self_test, tell
 from edgekd_cli.options import Json, check_finite, fraction
-from edgekd_cli.output import percent, show_json, show_line, show_table
+from edgekd_cli.output import check_writable, show_json, show_line
 
 if TYPE_CHECKING:
+    from edgekd_hardware.ssh import Connection
+
     from edgekd.bench.protocol import Protocol
     from edgekd.gate.result import GateResult
-    from edgekd.gate.self_test import SelfTestRow
+    from edgekd.gate.run import GateRequest
 
 EXIT_REGRESSION = 1
 
@@ -113,6 +114,23 @@ def run(
         bool,
         typer.Option("--self-test", help="Gate --baseline against itself and slower copies."),
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure latency and memory on a board: ssh://user@host[:port].",
+            show_default="this machine",
+        ),
+    ] = None,
+    device_python: Annotated[
+        str, typer.Option(help="The board's Python, 3.8 or later, with onnxruntime.")
+    ] = "python3",
+    ssh_config: Annotated[
+        Path | None,
+        typer.Option(help="Configuration for ssh.", show_default="ssh's own", exists=True),
+    ] = None,
+    allow_throttling: Annotated[
+        bool, typer.Option(help="Take the numbers of a machine that was slowed down.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the result with every sample as JSON.")
     ] = None,
@@ -128,8 +146,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Re-measure baseline and candidate here and now; exits 0 pass, 1 regression, 3 no verdict."""
-    from dataclasses import replace
-
     from edgekd.gate.run import PROTOCOL
 
     protocol = replace(PROTOCOL, threads=threads, batch=batch, clock=clock.value, seed=seed)
@@ -137,7 +153,7 @@ def run(
     if data is None and (max_drop is not None or max_nfr is not None):
         raise typer.BadParameter("they need --data to be measured on", param_hint="--max-drop")
     for path in filter(None, (out, junit, save_baseline)):
-        _check_place(path)
+        check_writable(path)
     if self_test:
         subject = _need(baseline or candidate, "--baseline", "--self-test")
         _self_test(subject, limit, protocol, time_budget or 300.0, as_json)
@@ -147,14 +163,18 @@ def run(
         return
     new = _need(candidate, "--candidate", "a gate")
     if stored is not None:
-        only = [data, max_size_growth, max_memory_growth, baseline]
+        only = [data, max_size_growth, max_memory_growth, baseline, device]
         if any(value is not None for value in only):
             raise typer.BadParameter(
-                "it has latencies only: leave out --baseline, --data and the limits of growth",
+                "it has latencies only, of this machine: leave out --baseline, --data, --device "
+                "and the limits of growth",
                 param_hint="--stored",
             )
         result = _against_stored(stored, new, limit, on_inconclusive)
     else:
+        from edgekd_hardware.ssh import Connection, parse_address
+        from edgekd_hardware.watched import unthrottled
+
         from edgekd.gate.checks import Growth
         from edgekd.gate.run import GateRequest, gate
         from edgekd.metrics import Budget
@@ -174,9 +194,31 @@ def run(
             on_inconclusive=on_inconclusive.value,
             pythons=_pythons(baseline_python, candidate_python),
         )
-        result = gate(request, open_progress())
-    _tell(result, out, junit, github, as_json)
+        if device is None:
+            with unthrottled(allow=allow_throttling):
+                result = gate(request, open_progress())
+        else:
+            board = Connection(parse_address(device), device_python, ssh_config)
+            result = _on_board(board, request, allow_throttling)
+    tell(result, out, junit, github, as_json)
     raise typer.Exit(result.exit_code)
+
+
+def _on_board(board: Connection, request: GateRequest, allow_throttling: bool) -> GateResult:
+    from edgekd_hardware.board import on_board
+
+    from edgekd.gate.run import gate
+
+    if request.pythons is not None:
+        raise typer.BadParameter("not with --device", param_hint="--candidate-python")
+    progress = open_progress()
+    result, conditions = on_board(
+        board,
+        lambda place: gate(request, progress, place=place),
+        progress=progress,
+        allow_throttling=allow_throttling,
+    )
+    return replace(result, conditions=conditions)
 
 
 def _pythons(baseline: str | None, candidate: str | None) -> tuple[str, str] | None:
@@ -189,69 +231,6 @@ def _need(path: Path | None, option: str, who: str) -> Path:
     if path is None:
         raise typer.BadParameter(f"{who} needs it", param_hint=option)
     return path
-
-
-def _tell(
-    result: GateResult, out: Path | None, junit: Path | None, github: bool | None, as_json: bool
-) -> None:
-    """Print the result, and write it where it was asked for."""
-    from edgekd.gate.github import step_summary, workflow_commands
-    from edgekd.gate.junit import junit_xml
-
-    if out is not None:
-        _write(out, json.dumps(result.to_dict(samples=True)))
-    if junit is not None:
-        _write(junit, junit_xml(result))
-    if as_json:
-        show_json(result.to_dict(samples=False))
-    else:
-        _show(result)
-    if github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in workflow_commands(result):
-            typer.echo(line, err=as_json)  # stdout is one JSON document then
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(step_summary(result))
-
-
-def _check_place(path: Path) -> None:
-    """Refuse a file that could not be written, before a minute of measuring."""
-    from edgekd.errors import MeasurementError
-
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise MeasurementError(f"{path} cannot be written; give another file")
-
-
-def _write(path: Path, text: str) -> None:
-    from edgekd.cache import replace_file
-    from edgekd.errors import MeasurementError
-
-    try:
-        replace_file(path, text.encode("utf-8"))
-    except OSError as error:
-        raise MeasurementError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _show(result: GateResult) -> None:
-    rows = [
-        (check.name, check.verdict, check.baseline, check.candidate, check.change, check.limit)
-        for check in result.checks
-    ]
-    show_table(("check", "verdict", ">baseline", ">candidate", ">change", ">limit"), rows)
-    for check in result.checks:
-        if check.note:
-            show_line(f"{check.name}: {check.note}")
-    found = result.latency
-    protocol = found.protocol
-    inputs = f"batch {protocol.batch}, {protocol.threads} thread(s)"
-    show_line(
-        f"{len(found.log_ratios)} processes x {protocol.rounds} calls, {found.clock} time, "
-        f"{found.seconds:.0f} s; {found.runtime}, {inputs}; each bound is wrong in "
-        f"{100 * found.error:.2g} % at most"
-    )
-    show_line(f"verdict: {result.verdict}")
 
 
 def _against_stored(
@@ -293,26 +272,4 @@ def _self_test(
     if as_json:
         show_json([row.to_dict() for row in rows])
         return
-    _show_self_test(rows, limit)
-
-
-def _show_self_test(rows: Sequence[SelfTestRow], limit: float) -> None:
-    table = [
-        (
-            "itself" if row.slower == 0 else f"slowed by {row.slower:.0%}",
-            f"{100 * row.measured_slower:+.2f} %",
-            f"{100 * row.spread:.2f} %",
-            f"{percent(row.rates.found)} ({percent(row.rates.low)} to {percent(row.rates.high)})",
-            percent(row.rates.passed),
-            percent(row.rates.inconclusive),
-            f"{row.rates.processes:.1f} of {row.rates.measured}",
-        )
-        for row in rows
-    ]
-    columns = ("copy", ">measured", ">spread", ">called a regression", ">passed", ">no verdict")
-    show_table((*columns, ">processes a gate"), table)
-    show_line(
-        f"gates with --max-regression {100 * limit:g}%, drawn from the measured processes: a copy "
-        "slowed by less is a false alarm when called a regression, one slowed by more is found; "
-        "in brackets: 95 % interval by resampling the processes"
-    )
+    show_self_test(rows, limit)

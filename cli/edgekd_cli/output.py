@@ -30,11 +30,16 @@ def check_writable(path: Path) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write plain data as JSON, all of it or nothing; raises MeasurementError."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, all of it or nothing; raises MeasurementError."""
     from edgekd.cache import replace_file
     from edgekd.errors import MeasurementError
 
     try:
-        replace_file(path, json.dumps(data, indent=2).encode() + b"\n")
+        replace_file(path, text.encode("utf-8"))
     except OSError as error:
         raise MeasurementError(f"{path} cannot be written: {error.strerror}") from error
 

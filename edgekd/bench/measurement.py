@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekd.bench.protocol import Protocol
-from edgekd.bench.stats import Samples, coverage, median_of_processes, percentile, speed_up
+from edgekd.bench.stats import (
+    Samples,
+    SpeedUp,
+    coverage,
+    median_of_processes,
+    percentile,
+    speed_up,
+)
 from edgekd.errors import MeasurementError, NoVerdictError
 
 
@@ -99,14 +106,23 @@ class LatencyReport:
             raise MeasurementError(f"not a latency report ({error!r}); measure again") from error
 
 
-def summarise(samples_ms: Mapping[str, Samples], baseline: str) -> dict[str, ModelLatency]:
-    """Return the latency of every model from its samples in milliseconds."""
-    return {name: _latency(name, samples_ms, baseline) for name in samples_ms}
+def summarise(
+    samples_ms: Mapping[str, Samples], baseline: str, compared: Mapping[str, Samples] | None = None
+) -> dict[str, ModelLatency]:
+    """Return the latency of every model from its samples of wall time in milliseconds.
+
+    ``compared`` are the same calls on the clock that ratios are of, if it is another one.
+    """
+    compared = samples_ms if compared is None else compared
+    return {
+        name: _latency(
+            name, rows, None if name == baseline else speed_up(compared[baseline], compared[name])
+        )
+        for name, rows in samples_ms.items()
+    }
 
 
-def _latency(name: str, samples_ms: Mapping[str, Samples], baseline: str) -> ModelLatency:
-    rows = samples_ms[name]
-    against = None if name == baseline else speed_up(samples_ms[baseline], rows)
+def _latency(name: str, rows: Samples, against: SpeedUp | None) -> ModelLatency:
     return ModelLatency(
         name=name,
         median_ms=median_of_processes(rows),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import edgekd
+from edgekd.bench.clock import CallTime, running_ns
 from edgekd.bench.machine import fingerprint
 from edgekd.bench.measurement import LatencyReport, summarise
 from edgekd.bench.place import Ended, Place
@@ -110,13 +111,21 @@ def measure(
         name: [[ns / 1e6 for ns in answer["samples_ns"][name]] for answer in answers]
         for name in models
     }
+    compared = samples_ms
+    if protocol.clock == "running":
+        compared = {name: [_running_ms(answer, name) for answer in answers] for name in models}
     return LatencyReport(
         protocol=protocol,
         machine=place.machine(),
         runtime=answers[0]["runtime"],
         baseline=baseline,
-        models=summarise(samples_ms, baseline),
+        models=summarise(samples_ms, baseline, compared),
     )
+
+
+def _running_ms(answer: Mapping[str, Any], name: str) -> list[float]:
+    rows = zip(*(answer[key][name] for key in ("samples_ns", "cpu_ns", "waits")), strict=True)
+    return [max(1, running_ns(CallTime(*row))) / 1e6 for row in rows]
 
 
 def as_job(models: Mapping[str, Path | Variant], place: Place = HERE) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from edgekd.bench.place import Place
 from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import Variant, as_job, run_worker
 from edgekd.errors import BundleError, NoVerdictError
@@ -64,9 +65,14 @@ def size_check(baseline: Subject, candidate: Subject, limit: float) -> Check:
 
 
 def memory_check(
-    baseline: Subject, candidate: Subject, limit: float, protocol: Protocol, progress: Progress
+    baseline: Subject,
+    candidate: Subject,
+    limit: float,
+    protocol: Protocol,
+    progress: Progress,
+    place: Place,
 ) -> Check:
-    """Compare the memory that loading and running takes, in fresh processes.
+    """Compare the memory that loading and running takes, in fresh processes on ``place``.
 
     Raises MeasurementError when a model cannot be run.
     """
@@ -74,18 +80,18 @@ def memory_check(
         peaks: dict[Path, list[int]] = {baseline.path: [], candidate.path: []}
         for _ in range(_MEMORY_PROCESSES):
             for subject in (baseline, candidate):
-                peaks[subject.path].append(_peak(subject.variant, protocol))
+                peaks[subject.path].append(_peak(subject.variant, protocol, place))
                 advance(1)
     before, after = (statistics.median(peaks[s.path]) for s in (baseline, candidate))
     return _growth("peak memory", before, after, limit)
 
 
-def _peak(variant: Variant, protocol: Protocol) -> int:
+def _peak(variant: Variant, protocol: Protocol, place: Place) -> int:
     job = {
-        "model": as_job({"model": variant})["model"],
+        "model": as_job({"model": variant}, place)["model"],
         "protocol": replace(protocol, rounds=3, warmup_ms=0).to_dict(),
     }
-    return int(run_worker("edgekd.bench.memory_worker", job, _TIMEOUT_S)["bytes"])
+    return int(run_worker("edgekd.bench.memory_worker", job, _TIMEOUT_S, place)["bytes"])
 
 
 def _answers(

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.bench.machine import fingerprint
 from edgekd.bench.pairs import centre
+from edgekd.bench.place import Place
 from edgekd.bench.protocol import Protocol
-from edgekd.bench.runner import Variant, as_job, run_worker
+from edgekd.bench.runner import HERE, Variant, as_job, run_worker
 from edgekd.bench.turns import take_turns
 from edgekd.gate.decision import FEWEST, LOOKS, Decision, Verdict, decide
 from edgekd.progress import Progress, Silent
@@ -75,6 +75,7 @@ def gate_latency(
     time_budget_s: float = 60.0,
     inputs: Path | None = None,
     pythons: tuple[str, str] | None = None,
+    place: Place = HERE,
     progress: Progress | None = None,
 ) -> LatencyVerdict:
     """Time two models against each other until it is clear, or until the time is over.
@@ -84,13 +85,14 @@ def gate_latency(
     a .npz file of the models' inputs, by default they are random. ``pythons`` are the interpreters
     of baseline and candidate where each needs its own, with other packages: the two then run in
     processes of their own that take turns, which spreads more, and widens the bounds by that.
+    ``place`` is where both run; a place that is not here takes neither ``inputs`` nor ``pythons``.
 
     Raises MeasurementError when a model cannot be loaded or run, NoVerdictError when the two take
     different inputs.
     """
     started = time.monotonic()
     pair = {BASELINE: baseline, CANDIDATE: candidate}
-    play = partial(run_process, pair)
+    play = partial(_play, as_job(pair, place), place)
     if pythons is not None:
         protocol = replace(protocol, primers=1)
         play = partial(take_turns, pair, dict(zip(pair, pythons, strict=True)))
@@ -114,21 +116,27 @@ def gate_latency(
             found = decide(log_ratios, math.log1p(max_regression), last=last)
     protocol = replace(protocol, processes=len(answers))
     spent = time.monotonic() - started
-    return _verdict(found, answers, log_ratios, protocol, max_regression, spent)
+    return _verdict(found, place.machine(), answers, log_ratios, protocol, max_regression, spent)
 
 
 def run_process(
     pair: Mapping[str, Variant], protocol: Protocol, number: int, inputs: Path | None
 ) -> dict[str, Any]:
     """Run one process of a measurement and return its answer, see ``edgekd/bench/worker.py``."""
+    return _play(as_job(pair), HERE, protocol, number, inputs)
+
+
+def _play(
+    models: Mapping[str, Any], place: Place, protocol: Protocol, number: int, inputs: Path | None
+) -> dict[str, Any]:
     job = {
-        "models": as_job(pair),
+        "models": models,
         "protocol": protocol.to_dict(),
         "process": number,
         "same_inputs": True,
         "inputs": None if inputs is None else str(inputs),
     }
-    return run_worker("edgekd.bench.worker", job, _TIMEOUT_S)
+    return run_worker("edgekd.bench.worker", job, _TIMEOUT_S, place)
 
 
 def rounds_for(trial: Mapping[str, Any], time_budget_s: float, trial_s: float) -> int:
@@ -142,6 +150,7 @@ def rounds_for(trial: Mapping[str, Any], time_budget_s: float, trial_s: float) -
 
 def _verdict(
     found: Decision,
+    machine: Mapping[str, Any],
     answers: list[dict[str, Any]],
     log_ratios: list[float],
     protocol: Protocol,
@@ -162,7 +171,7 @@ def _verdict(
         clock=clocks.pop() if len(clocks) == 1 else "mixed",
         seconds=seconds,
         protocol=protocol,
-        machine=fingerprint(),
+        machine=machine,
         runtime=str(answers[0]["runtime"]),
         note=_note(found.verdict, len(answers), seconds),
         answers=tuple(answers),

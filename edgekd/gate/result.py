@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from edgekd.gate.decision import Verdict
@@ -34,13 +34,15 @@ class Check:
 
 @dataclass(frozen=True)
 class GateResult:
-    """All checks of a gate; ``latency`` is the one that was measured."""
+    """All checks of a gate; ``latency`` is the one that was measured, ``conditions`` the
+    board's state meanwhile, empty for this machine."""
 
     baseline: str
     candidate: str
     checks: tuple[Check, ...]
     latency: LatencyVerdict
     on_inconclusive: OnInconclusive
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -70,6 +72,7 @@ class GateResult:
             "candidate": self.candidate,
             "checks": [asdict(check) for check in self.checks],
             "latency": self.latency.to_dict(samples=samples),
+            "conditions": dict(self.conditions),
         }
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.bench.place import Place
 from edgekd.bench.protocol import Protocol
+from edgekd.bench.runner import HERE
 from edgekd.evaluate import open_for
 from edgekd.gate.checks import Growth, memory_check, quality_checks, size_check
 from edgekd.gate.latency import gate_latency
@@ -48,16 +50,18 @@ class GateRequest:
     pythons: tuple[str, str] | None = None
 
 
-def gate(request: GateRequest, progress: Progress | None = None) -> GateResult:
-    """Compare the candidate with the baseline, here and now.
+def gate(
+    request: GateRequest, progress: Progress | None = None, *, place: Place = HERE
+) -> GateResult:
+    """Compare the candidate with the baseline, now and on ``place``.
 
     Raises BundleError, DataError and MeasurementError for what cannot be opened, read or run, and
     NoVerdictError for models that cannot be compared.
     """
     progress = progress or Silent()
     baseline, candidate = open_subject(request.baseline), open_subject(request.candidate)
-    checks = _cheap_checks(request, baseline, candidate, progress)
-    with _real_inputs(request, baseline) as inputs:
+    checks = _cheap_checks(request, baseline, candidate, progress, place)
+    with _real_inputs(request, baseline, place) as inputs:
         latency = gate_latency(
             baseline.variant,
             candidate.variant,
@@ -66,6 +70,7 @@ def gate(request: GateRequest, progress: Progress | None = None) -> GateResult:
             time_budget_s=request.time_budget_s,
             inputs=inputs,
             pythons=request.pythons,
+            place=place,
             progress=progress,
         )
     if baseline.has_exits or candidate.has_exits:
@@ -81,7 +86,11 @@ def gate(request: GateRequest, progress: Progress | None = None) -> GateResult:
 
 
 def _cheap_checks(
-    request: GateRequest, baseline: Subject, candidate: Subject, progress: Progress
+    request: GateRequest,
+    baseline: Subject,
+    candidate: Subject,
+    progress: Progress,
+    place: Place,
 ) -> list[Check]:
     """Return the checks that are quick; a mistake in their input shows before the long one."""
     checks = []
@@ -92,14 +101,14 @@ def _cheap_checks(
         checks.append(size_check(baseline, candidate, growth.max_size))
     if growth.max_memory is not None:
         limit, protocol = growth.max_memory, request.protocol
-        checks.append(memory_check(baseline, candidate, limit, protocol, progress))
+        checks.append(memory_check(baseline, candidate, limit, protocol, progress, place))
     return checks
 
 
 @contextmanager
-def _real_inputs(request: GateRequest, baseline: Subject) -> Iterator[Path | None]:
+def _real_inputs(request: GateRequest, baseline: Subject, place: Place) -> Iterator[Path | None]:
     """Yield a file with one batch of the data's validation samples as the model's inputs."""
-    if request.data is None or baseline.manifest is None:
+    if request.data is None or baseline.manifest is None or place is not HERE:
         yield None
         return
     manifest = baseline.manifest

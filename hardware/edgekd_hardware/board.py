@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgekd.bench import LatencyReport, Protocol, Variant, measure
 from edgekd.bench.place import Ended
@@ -17,6 +17,8 @@ from edgekd_hardware import throttling
 from edgekd_hardware.board_agent import ARCHIVE
 from edgekd_hardware.runner_archive import archive
 from edgekd_hardware.ssh import Connection
+
+T = TypeVar("T")
 
 _GRACE_S = 60.0  # for what is not the process itself: starting Python, the way back
 _SPARE_BYTES = 2**20  # for the answers and what Python itself writes
@@ -115,18 +117,42 @@ def measure_on(
     was slowed down, unless ``allow_throttling``.
     """
     progress = progress or Silent()
+    report, conditions = on_board(
+        connection,
+        lambda board: measure(
+            models, baseline=baseline, protocol=protocol, progress=progress, place=board
+        ),
+        progress=progress,
+        allow_throttling=allow_throttling,
+    )
+    return replace(report, conditions=conditions)
+
+
+def on_board(
+    connection: Connection,
+    work: Callable[[Board], T],
+    *,
+    progress: Progress,
+    allow_throttling: bool = False,
+) -> tuple[T, dict[str, Any]]:
+    """Open the connection, do ``work`` there, and return its result and the ``conditions``.
+
+    Raises what ``measure_on`` raises.
+    """
     device = str(connection.address)
     try:
         with connection:
             board = Board(connection)
-            report = _measure(board, connection, models, baseline, protocol, progress)
+            result = _named(board, connection, work)
             after = board.state()
     finally:
         if connection.left:
             progress.note(f"could not be removed: {connection.left}")
     slowed = throttling.reasons(board.before, board.samples, after)
     if slowed and not allow_throttling:
-        raise NoVerdictError(_refusal(device, slowed, [board.before, *board.samples, after]))
+        raise NoVerdictError(
+            throttling.refusal(device, slowed, [board.before, *board.samples, after])
+        )
     conditions = {
         "device": device,
         "before": board.before,
@@ -134,20 +160,13 @@ def measure_on(
         "after": after,
         "throttling": slowed,
     }
-    return replace(report, conditions=conditions)
+    return result, conditions
 
 
-def _measure(
-    board: Board,
-    connection: Connection,
-    models: Mapping[str, Path | Variant],
-    baseline: str,
-    protocol: Protocol | None,
-    progress: Progress,
-) -> LatencyReport:
-    """Measure; an error says that it is the board's, and what to do there."""
+def _named(board: Board, connection: Connection, work: Callable[[Board], T]) -> T:
+    """Work; an error says that it is the board's, and what to do there."""
     try:
-        return measure(models, baseline=baseline, protocol=protocol, progress=progress, place=board)
+        return work(board)
     except MeasurementError as error:
         device, text = str(connection.address), str(error)
         newer = _TOO_NEW.findall(text)
@@ -157,15 +176,6 @@ def _measure(
                 f"({'; '.join(newer)}): run there {connection.python} -m pip install -U onnxruntime"
             )
         raise type(error)(text if device in text else f"{device}: {text}") from error
-
-
-def _refusal(device: str, slowed: list[str], states: list[dict[str, Any]]) -> str:
-    hot = throttling.hottest(states)
-    heat = f" (hottest: {hot[0]}, {hot[1]:.1f} C)" if hot else ""
-    return (
-        f"{device} was slowed down meanwhile: {'; '.join(slowed)}{heat}: cool it, check its "
-        "power supply and mode and measure again, or take the numbers with --allow-throttling"
-    )
 
 
 def _read(file: Path) -> bytes:

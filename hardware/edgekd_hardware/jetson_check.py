@@ -82,7 +82,7 @@ def _tensorrt(jetson: Jetson, stacks: Sequence[SoftwareStack]) -> Finding:
 
 
 def _cuda(jetson: Jetson, stacks: Sequence[SoftwareStack]) -> Finding:
-    subject, wanted = "JetPack CUDA", [stack.cuda for stack in stacks]
+    subject, wanted = "JetPack CUDA", [stack.cuda for stack in stacks if stack.cuda]
     if jetson.cuda is None:
         return Finding(subject, "missing", "not installed", "sudo apt install nvidia-jetpack")
     if wanted and not any(_is(jetson.cuda, version) for version in wanted):
@@ -96,7 +96,7 @@ def _cuda(jetson: Jetson, stacks: Sequence[SoftwareStack]) -> Finding:
 
 def _python(jetson: Jetson, stacks: Sequence[SoftwareStack], python: str) -> tuple[Finding, ...]:
     """Say for which Python TensorRT's module is, and that this one may be another."""
-    subject, wanted = "JetPack Python", [stack.python for stack in stacks]
+    subject, wanted = "JetPack Python", [stack.python for stack in stacks if stack.python]
     system = jetson.python
     if system and wanted and not any(_is(system, version) for version in wanted):
         value = (

@@ -51,6 +51,16 @@ def describe(machine: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
     return ", ".join([*parts, f"SLOWED DOWN: {slowed}" if slowed else calm])
 
 
+def refusal(device: str, slowed: Sequence[str], states: Iterable[State]) -> str:
+    """Return the one line that says why the numbers of a ``device`` are not to be trusted."""
+    hot = hottest(states)
+    heat = f" (hottest: {hot[0]}, {hot[1]:.1f} C)" if hot else ""
+    return (
+        f"{device} was slowed down meanwhile: {'; '.join(slowed)}{heat}: cool it, check its "
+        "power supply and mode and measure again, or take the numbers with --allow-throttling"
+    )
+
+
 _SHOWN = ("power_mode", "governor")
 _TELLS = ("firmware", "counters", "cooling")
 
