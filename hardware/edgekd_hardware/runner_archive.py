@@ -11,7 +11,7 @@ from pathlib import Path
 import edgekd
 import edgekd_hardware
 
-ENTRIES = ("edgekd.bench.worker", "edgekd_hardware.board_state")
+ENTRIES = ("edgekd.bench.worker", "edgekd.bench.memory_worker", "edgekd_hardware.board_state")
 """The modules that a board runs."""
 
 # Packages whose __init__ is for the host: it names what a board has no use for.
