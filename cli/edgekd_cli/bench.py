@@ -10,7 +10,15 @@ import typer
 
 from edgekd_cli.console import open_progress
 from edgekd_cli.exits import show_stored_times
-from edgekd_cli.options import Json
+from edgekd_cli.options import (
+    AllowThrottling,
+    Batch,
+    Device,
+    DevicePython,
+    Json,
+    SshConfig,
+    Threads,
+)
 from edgekd_cli.output import check_writable, show_json, show_line, show_table, write_json
 
 if TYPE_CHECKING:
@@ -39,25 +47,12 @@ def run(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Fresh processes, one by one.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, help="Timed calls per model and process.")] = 200,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one call.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Samples in one call.")] = 1,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure on a board: ssh://user@host[:port], or a host of ssh's configuration.",
-            show_default="this machine",
-        ),
-    ] = None,
-    device_python: Annotated[
-        str, typer.Option(help="The board's Python, 3.8 or later, with onnxruntime.")
-    ] = "python3",
-    ssh_config: Annotated[
-        Path | None,
-        typer.Option(help="Configuration for ssh.", show_default="ssh's own", exists=True),
-    ] = None,
-    allow_throttling: Annotated[
-        bool, typer.Option(help="Take the numbers of a board that was slowed down.")
-    ] = False,
+    threads: Threads = 1,
+    batch: Batch = 1,
+    device: Device = None,
+    device_python: DevicePython = "python3",
+    ssh_config: SshConfig = None,
+    allow_throttling: AllowThrottling = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Write the report with every sample, as JSON.", dir_okay=False),

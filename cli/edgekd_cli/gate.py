@@ -12,7 +12,17 @@ import typer
 
 from edgekd_cli.console import open_progress
 from edgekd_cli.gate_output import show_self_test, tell
-from edgekd_cli.options import Json, check_finite, fraction
+from edgekd_cli.options import (
+    AllowThrottling,
+    Batch,
+    Device,
+    DevicePython,
+    Json,
+    SshConfig,
+    Threads,
+    check_finite,
+    fraction,
+)
 from edgekd_cli.output import check_writable, show_json, show_line
 
 if TYPE_CHECKING:
@@ -21,8 +31,6 @@ if TYPE_CHECKING:
     from edgekd.bench.protocol import Protocol
     from edgekd.gate.result import GateResult
     from edgekd.gate.run import GateRequest
-
-EXIT_REGRESSION = 1
 
 
 class OnInconclusive(StrEnum):
@@ -54,8 +62,8 @@ def run(
         float | None,
         typer.Option(min=1, help="Seconds for latency.", show_default="60; 300 with --self-test"),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one call.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Samples in one call.")] = 1,
+    threads: Threads = 1,
+    batch: Batch = 1,
     clock: Annotated[
         Clock,
         typer.Option(help="running: without the time that other programs held the core."),
@@ -114,23 +122,10 @@ def run(
         bool,
         typer.Option("--self-test", help="Gate --baseline against itself and slower copies."),
     ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure latency and memory on a board: ssh://user@host[:port].",
-            show_default="this machine",
-        ),
-    ] = None,
-    device_python: Annotated[
-        str, typer.Option(help="The board's Python, 3.8 or later, with onnxruntime.")
-    ] = "python3",
-    ssh_config: Annotated[
-        Path | None,
-        typer.Option(help="Configuration for ssh.", show_default="ssh's own", exists=True),
-    ] = None,
-    allow_throttling: Annotated[
-        bool, typer.Option(help="Take the numbers of a machine that was slowed down.")
-    ] = False,
+    device: Device = None,
+    device_python: DevicePython = "python3",
+    ssh_config: SshConfig = None,
+    allow_throttling: AllowThrottling = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the result with every sample as JSON.")
     ] = None,

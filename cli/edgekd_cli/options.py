@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, TypeVar, overload
 
 import typer
@@ -25,6 +26,25 @@ class Precision(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+Threads = Annotated[int, typer.Option(min=1, help="Threads of one call.")]
+Batch = Annotated[int, typer.Option(min=1, help="Samples in one call.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure on a board: ssh://user@host[:port], or a host of ssh's configuration.",
+        show_default="this machine",
+    ),
+]
+DevicePython = Annotated[
+    str, typer.Option(help="The board's Python, 3.8 or later, with onnxruntime.")
+]
+SshConfig = Annotated[
+    Path | None, typer.Option(help="Configuration for ssh.", show_default="ssh's own", exists=True)
+]
+AllowThrottling = Annotated[
+    bool, typer.Option(help="Take the numbers of a machine that was slowed down.")
+]
 
 T = TypeVar("T")
 
