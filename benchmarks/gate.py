@@ -11,7 +11,9 @@ The rules of today see the wall times of the same processes, as runs at differen
 run and the new run are different processes. "mean x 1.1": one run's mean against a stored one's.
 "median 5 %": pytest-benchmark with --benchmark-compare-fail=median:5%. "asv": its two processes a
 side, Mann-Whitney p < 0.002 and a ratio of medians above 1.1; also with a factor of 1.02.
-"stored" is ``edgekd gate --stored``: 12 processes now against 12 earlier ones.
+"stored" is ``edgekd gate --stored``: 12 processes now against 12 earlier ones. ``--read`` prints the
+tables of series that were written with ``--out``, and for the same model under two loads what the
+rules say when only the load has changed since the numbers were stored.
 """
 
 from __future__ import annotations
@@ -64,6 +66,10 @@ def main() -> None:
             options.out.write_text(json.dumps(series))
     for row in series:
         print_tables(row)
+    for stored in series:
+        for new in series:
+            if stored["model"] == new["model"] and stored["load"] != new["load"]:
+                print_across(stored, new)
 
 
 def arguments() -> argparse.Namespace:
@@ -159,6 +165,18 @@ def print_effect(effect: float, rows: Answers, same: Answers, most: int) -> None
         f"  {100 * statistics.stdev(ratios):.2f} ({100 * statistics.stdev(walls):.2f}) %"
         f"  | {share['regression']:9.1%} {share['pass']:7.1%} {none:10.1%} {taken:10.1f} | {others}"
     )
+
+
+def print_across(stored: Series, new: Series) -> None:
+    """Print how often the rules call the same model slower when only the machine's load changed."""
+    before, after = (series["answers"]["0.0"] for series in (stored, new))
+    rng = random.Random(0)
+    alarms = "  ".join(
+        f"{name} {alarm_rate(rule, count, before, after, rng):.1%}"
+        for name, (rule, count) in RULES.items()
+    )
+    loads = f"stored beside {stored['load']} busy processes, run beside {new['load']}"
+    print(f"\n{new['model']}, the same model, {loads}: {alarms}")
 
 
 Rule = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], bool]
