@@ -11,9 +11,9 @@ The rules of today see the wall times of the same processes, as runs at differen
 run and the new run are different processes. "mean x 1.1": one run's mean against a stored one's.
 "median 5 %": pytest-benchmark with --benchmark-compare-fail=median:5%. "asv": its two processes a
 side, Mann-Whitney p < 0.002 and a ratio of medians above 1.1; also with a factor of 1.02.
-"stored" is ``edgekd gate --stored``: 12 processes now against 12 earlier ones. ``--read`` prints the
-tables of series that were written with ``--out``, and for the same model under two loads what the
-rules say when only the load has changed since the numbers were stored.
+"stored" is ``edgekd gate --stored``: 12 processes now against 12 earlier ones. ``--read`` prints
+the tables of series that were written with ``--out``, and for the same model under two loads what
+the rules say when only the load has changed since the numbers were stored.
 """
 
 from __future__ import annotations
