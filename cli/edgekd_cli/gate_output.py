@@ -83,6 +83,6 @@ def show_self_test(rows: Sequence[SelfTestRow], limit: float) -> None:
     show_line(
         f"gates with --max-regression {100 * limit:g}%, drawn from the measured processes: a copy "
         "slowed by less is a false alarm when called a regression, one slowed by more is found; "
-        "in brackets: 95 % interval by resampling the processes, which cannot show what none of them "
-        "came near"
+        "in brackets: 95 % interval by resampling the processes, which cannot show what none of "
+        "them came near"
     )

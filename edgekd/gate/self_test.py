@@ -114,13 +114,22 @@ def self_test(
     )
 
 
-def rates(centres: Sequence[float], limit: float, most: int, gates: int = _GATES) -> Rates:
-    """Return how ``gates`` gates of at most ``most`` processes end, drawn from ``centres``."""
+def rates(
+    centres: Sequence[float],
+    limit: float,
+    most: int,
+    gates: int = _GATES,
+    resamples: int = _RESAMPLES,
+) -> Rates:
+    """Return how ``gates`` gates of at most ``most`` processes end, drawn from ``centres``.
+
+    The interval is that of ``resamples`` draws of the processes themselves.
+    """
     rng = random.Random(0)
     ends = [draw(centres, limit, most, rng) for _ in range(gates)]
     count = Counter(verdict for verdict, _ in ends)
     shares = []
-    for _ in range(_RESAMPLES):
+    for _ in range(resamples):
         again = rng.choices(centres, k=len(centres))
         few = [draw(again, limit, most, rng)[0] for _ in range(_GATES_EACH)]
         shares.append(few.count("regression") / _GATES_EACH)

@@ -20,7 +20,7 @@ LIMIT = math.log1p(0.02)
 @pytest.mark.parametrize(("shift", "found"), [(0.0, 0.0), (0.01, 0.0), (0.03, 1.0), (0.05, 1.0)])
 def test_clear_effects_are_told_apart(shift: float, found: float) -> None:
     values = np.random.default_rng(0).normal(math.log1p(shift), 0.002, 30)
-    told = rates(list(values), LIMIT, most=40, gates=100)
+    told = rates(list(values), LIMIT, most=40, gates=50, resamples=5)
     assert (told.found, told.passed) == (found, 1 - found)
     assert told.measured == 30
     assert 8 <= told.processes <= 30
@@ -28,14 +28,14 @@ def test_clear_effects_are_told_apart(shift: float, found: float) -> None:
 
 def test_an_effect_at_the_limit_has_no_verdict() -> None:
     values = np.random.default_rng(1).normal(LIMIT, 0.005, 40)
-    told = rates(list(values), LIMIT, most=40, gates=100)
+    told = rates(list(values), LIMIT, most=40, gates=50, resamples=5)
     assert told.inconclusive > 0.7
     assert told.low <= told.found <= told.high
 
 
 def test_few_affordable_processes_decide_less() -> None:
     values = list(np.random.default_rng(2).normal(math.log1p(0.03), 0.01, 40))
-    few, many = (rates(values, LIMIT, most=most, gates=200) for most in (8, 40))
+    few, many = (rates(values, LIMIT, most=most, gates=100, resamples=5) for most in (8, 40))
     assert few.found < many.found
     assert few.processes == 8
 
