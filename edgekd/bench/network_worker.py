@@ -17,13 +17,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from edgekd.bench.worker import Call, measuring_options, open_session, random_feed, time_rounds
+from edgekd.bench.worker import Call, measuring_options, open_session, random_feed
 from edgekd.errors import MeasurementError
 from edgekd.runtime.tensors import describe, one_line
 
@@ -80,20 +80,36 @@ def _measure(
         for _ in range(rounds):
             call()
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    beside()
-    call()
-    # An untimed call before each timed one: the time is that of a model called in a loop.
-    samples = time_rounds(
-        {"network": call, "reference": beside},
-        _between(_TIMED_NS / once_ns / 2),
-        random.Random(seed),
-        primers=1,
+    samples = _take_turns(
+        {"network": call, "reference": beside}, _between(_TIMED_NS / once_ns / 2), threads, seed
     )
     return {
         "total_us": float(np.median(samples["network"])) / 1e3,
         "reference_us": float(np.median(samples["reference"])) / 1e3,
         "nodes": _nodes(events, rounds),
     }
+
+
+def _take_turns(
+    calls: Mapping[str, Call], rounds: int, threads: int, seed: int
+) -> dict[str, list[int]]:
+    """Return name -> nanoseconds of each round; an untimed call comes before each timed one.
+
+    So the time is that of a model called in a loop. One thread never waits within a call: its own
+    processor time is what the call takes, without what other programs took from the core.
+    """
+    clock = thread_time_ns if threads == 1 else perf_counter_ns
+    order = random.Random(seed)
+    samples: dict[str, list[int]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name in order.sample(sorted(calls), len(calls)):
+            calls[name]()
+            start = clock()
+            result = calls[name]()
+            stop = clock()
+            del result
+            samples[name].append(stop - start)
+    return samples
 
 
 def _between(rounds: float) -> int:
@@ -104,8 +120,9 @@ def _between(rounds: float) -> int:
 def _nodes(events: list[Mapping[str, Any]], rounds: int) -> dict[str, float]:
     """Return the microseconds of each node, without the calls of the warm-up.
 
-    The profiler cuts to whole microseconds, so the mean of the middle half says more than the
-    median, and half a microsecond comes on top.
+    The profiler's clock also runs while another program has the core, so the upper half is left
+    out. It cuts to whole microseconds, so a mean says more than a median, and half a microsecond
+    comes on top.
     """
     times: dict[str, list[int]] = defaultdict(list)
     for event in events:
@@ -113,9 +130,8 @@ def _nodes(events: list[Mapping[str, Any]], rounds: int) -> dict[str, float]:
             times[event["name"].removesuffix(_NODE)].append(event["dur"])
     found = {}
     for name, all_us in times.items():
-        middle = np.sort(all_us[-rounds:])
-        cut = len(middle) // 4
-        found[name] = round(float(middle[cut : len(middle) - cut].mean()) + 0.5, 2)
+        lower = np.sort(all_us[-rounds:])[: (rounds + 1) // 2]
+        found[name] = round(float(lower.mean()) + 0.5, 2)
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from random import Random
 
+import numpy as np
+
 from edgekd.predict.builder import Builder, Value
 from edgekd.predict.layers import (
     activation,
@@ -181,8 +183,9 @@ def attention(b: Builder, x: Value, heads: int, rng: Random) -> Value:
         q, k, v = (transpose(b, p, *order) if way == "split" else p for p in parts)
     keys = transpose(b, k, 0, 1, 3, 2)
     scores = product(b, q, keys)
-    scale = b.stored(scale=0.1)
-    scores = b.op(rng.choice(("Mul", "Div")), [scores, scale], scores.shape)
+    # Small scores: a sharp softmax would have denormal numbers, which are slow.
+    scale = b.constant(np.float32(0.1 / size))
+    scores = b.op("Mul", [scores, scale], scores.shape)
     if rng.random() < 0.4:
         scores = b.op("Add", [scores, b.stored(n, 1, 1, tokens)], scores.shape)
     weights = b.op("Softmax", [scores], scores.shape, axis=-1)

@@ -24,7 +24,7 @@ from edgekd.predict.layers import conv
 from edgekd.predict.table import CalibrationTable, Network
 from edgekd.progress import Progress, Silent
 
-NETWORKS = 900
+NETWORKS = 1500
 """How many networks a calibration has, unless its time is over before."""
 
 BATCH = 12  # networks of one process

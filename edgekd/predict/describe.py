@@ -75,6 +75,7 @@ def describe(node: NodeProto, tensors: Mapping[str, Tensor]) -> Kernel:
         read=0 if node.op_type == "Shape" else sum(t.n_bytes for t in reads if not t.stored),
         weights=min(stored, written) if node.op_type == "Gather" else stored,
         written=written,
+        layout=_layout(node, attributes),
         **numbers,
     )
 
@@ -96,6 +97,12 @@ def _kind(node: NodeProto, reads: list[Tensor], numbers: Mapping[str, int]) -> s
     if op in (*GLOBAL, "ReduceMean", "QLinearReduceMean"):
         return "globalpool" if len(reads[0].shape) > 3 else "reducemean"
     return SAME_KIND.get(op, plain.lower())
+
+
+def _layout(node: NodeProto, attributes: Mapping[str, Any]) -> int:
+    if node.domain == "com.microsoft.nchwc":
+        return 1
+    return 2 * (bool(attributes.get("channels_last")) or node.op_type.startswith("Nhwc"))
 
 
 def _arithmetic(node: NodeProto, reads: list[Tensor], writes: list[Tensor]) -> str:
@@ -134,7 +141,7 @@ def _convolution(
     node: NodeProto, reads: list[Tensor], result: Tensor, attributes: Mapping[str, Any]
 ) -> dict[str, int]:
     weight = _weight(node, reads).shape  # (out, in / groups, *kernel), blocks filled up
-    last = bool(attributes.get("channels_last")) or node.op_type.startswith("Nhwc")
+    last = _layout(node, attributes) == 2
     channels = result.shape[-1] if last else result.shape[1]
     places = math.prod(result.shape) // max(channels, 1)
     groups = attributes.get("group", 1)
@@ -203,17 +210,16 @@ def _attention(reads: list[Tensor], result: Tensor) -> dict[str, int]:
 def _pooling(
     node: NodeProto, data: Tensor, result: Tensor, attributes: Mapping[str, Any]
 ) -> dict[str, int]:
-    if node.op_type in GLOBAL:
-        places = data.shape[:2]
-        inner = data.size // max(math.prod(places), 1)
-        return {"inner": inner, "outer": inner, "places": math.prod(places)}
-    window = math.prod(attributes.get("kernel_shape", [1]))
+    last = _layout(node, attributes) == 2
+    channels = max(1, data.shape[-1] if last else data.shape[1])
+    everything = data.size // max(data.shape[0] * channels, 1)
+    whole = node.op_type in GLOBAL
     return {
-        "inner": window,
-        "outer": result.shape[-1],
-        "places": result.size // max(result.shape[-1], 1),
-        "window": window,
-        "stride": math.prod(attributes.get("strides", [1])),
+        "inner": everything,
+        "outer": channels,
+        "places": max(1, result.size // channels),
+        "window": everything if whole else math.prod(attributes.get("kernel_shape", [1])),
+        "stride": 1 if whole else math.prod(attributes.get("strides", [1])),
     }
 
 
@@ -227,6 +233,8 @@ def _movement(
     if op in ROWS:
         row = data.shape[-1] if data.shape else 1
         return {"inner": row, "outer": row, "places": data.size // max(row, 1)}
+    if op in REDUCTIONS and len(data.shape) == 4 and result.size <= math.prod(data.shape[:2]):
+        return _pooling(node, data, result, {"kernel_shape": data.shape[2:]})
     if op in REDUCTIONS:
         inner = data.size // max(result.size, 1)
         along = int(bool(data.shape) and bool(result.shape) and data.shape[-1] == result.shape[-1])

@@ -15,6 +15,7 @@ COLUMNS = (
     "window",
     "stride",
     "groups",
+    "layout",
 )
 """The numbers of a kernel, in the order in which a calibration table stores them."""
 
@@ -35,7 +36,8 @@ class Kernel:
     ``window`` weights of one channel pair, ``stride``, ``groups``. Other operations: ``inner`` is
     the length that lies together in memory or is reduced, ``outer`` the last axis, ``places`` how
     often; ``window``, ``stride`` and ``groups`` are those of poolings, elsewhere small numbers
-    that tell ways of computing apart (``edgekd/predict/describe.py``).
+    that tell ways of computing apart (``edgekd/predict/describe.py``). ``layout`` is 0 for channels
+    first, 1 for ONNX Runtime's blocks of channels (NCHWc), 2 for channels last.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Kernel:
     window: int = 1
     stride: int = 1
     groups: int = 1
+    layout: int = 0
 
     @property
     def moved(self) -> int:
