@@ -23,7 +23,7 @@ import typer
 
 import edgekd
 from edgekd.errors import EdgekdError, NoVerdictError
-from edgekd_cli import bench, compress, demo, doctor, evaluate, inspect, targets
+from edgekd_cli import bench, compress, demo, doctor, evaluate, inspect, predict, targets
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -44,6 +44,7 @@ app = typer.Typer(
 app.command("compress")(compress.run)
 app.command("eval")(evaluate.run)
 app.command("bench")(bench.run)
+app.command("predict")(predict.run)
 app.command("inspect")(inspect.run)
 app.add_typer(targets.app, name="targets")
 app.command("doctor")(doctor.run)

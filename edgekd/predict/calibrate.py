@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import tempfile
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,6 +18,7 @@ from edgekd.bench.runner import run_worker
 from edgekd.device import DeviceProfile
 from edgekd.errors import MeasurementError, NoVerdictError, ProfileError
 from edgekd.predict.builder import Builder
+from edgekd.predict.correct import LEAST_NETWORKS, held_out
 from edgekd.predict.graph import read_optimised
 from edgekd.predict.grid import calibration_network
 from edgekd.predict.layers import conv
@@ -73,6 +74,11 @@ def calibrate(
             table.write(path)
             next_number = numbers.stop
             advance(len(numbers))
+    if len(table.networks) >= LEAST_NETWORKS and not table.held_out:
+        with progress.task("Comparing predictions with held-out networks", 1) as advance:
+            table = replace(table, held_out=held_out(table))
+            advance(1)
+        table.write(path)
     return table
 
 
@@ -147,5 +153,3 @@ def _network(number: int, name: str, optimised: str, answer: dict[str, Any]) -> 
         node_us=tuple(timed[kernel.name] for kernel in kernels),
     )
 
-
-Note = Callable[[str], None]

@@ -8,23 +8,29 @@ term, so that it can be trusted beyond the measured sizes; then what is left, le
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LinearRegression
 
+from edgekd.errors import MeasurementError
 from edgekd.predict.kernel import Kernel
+from edgekd.predict.prediction import Band
+from edgekd.predict.roofline import from_times
 from edgekd.predict.table import CalibrationTable, Network
 
 Floats = NDArray[np.float64]
 Group = tuple[str, str]
 
 LEAST_US = 0.15  # no node costs less: the executor's own step
-LEARNABLE, LINEAR = 40, 8  # rows of a group that a regression, a linear cost needs at least
+LEARNABLE, LINEAR = 30, 8  # rows of a group that a regression, a linear cost needs at least
+LEAST_NETWORKS = 8
+TREES = 60
+FOLDS = 4
+SMALL = 10
 
 
 @dataclass(frozen=True)
@@ -134,36 +140,128 @@ def rows(networks: Sequence[Network], slow: Floats, found: Overheads) -> Rows:
 
 
 class KindModel:
-    """The times of one kind of kernel."""
+    """The times of one kind of kernel; raises nothing, extrapolates by the linear cost."""
 
-    def __init__(self, linear: Any, learners: list[Any], largest: float):
-        self._linear, self._learners, self._largest = linear, learners, largest
+    def __init__(self, inputs: Floats, terms: Floats, times: Floats, shares: Floats):
+        """Fit rows; relative errors count, more so where a kernel is much of its network."""
+        weights = 0.05 + np.minimum(shares, 0.3)
+        self._linear = LinearRegression(positive=True, fit_intercept=False)
+        self._linear.fit(terms, times, sample_weight=weights / times**2)
+        self._learner: ExtraTreesRegressor | None = None
+        if len(times) < LEARNABLE:
+            return
+        base = self._base(terms)
+        self._learner = ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features=0.7, random_state=0)
+        self._learner.fit(_joined(inputs, base), np.log(times) - base, sample_weight=weights)
 
     def microseconds(self, inputs: Floats, terms: Floats) -> Floats:
         """Return the times of kernels with these features and costs."""
-        base = np.log(np.maximum(self._linear.predict(terms), LEAST_US))
-        if not self._learners:
+        base = self._base(terms)
+        if self._learner is None:
             return np.asarray(np.exp(base))
-        wide = np.concatenate([inputs, base[:, None]], 1)
-        factor = np.mean([learner.predict(wide) for learner in self._learners], 0)
-        return np.asarray(np.exp(base + np.clip(factor, -self._largest, self._largest)))
+        return np.asarray(np.exp(base + self._learner.predict(_joined(inputs, base))))
+
+    def _base(self, terms: Floats) -> Floats:
+        return np.asarray(np.log(np.maximum(self._linear.predict(terms), LEAST_US)))
 
 
-def fit_kind(inputs: Floats, terms: Floats, times: Floats, shares: Floats, which="gb,et") -> KindModel:
-    """Fit one kind; relative errors count, more so where a kernel is much of its network."""
-    weights = 0.05 + np.minimum(shares, 0.3)
-    linear = LinearRegression(positive=True, fit_intercept=False)
-    linear.fit(terms, times, sample_weight=weights / times**2)
-    if len(times) < LEARNABLE:
-        return KindModel(linear, [], 0.0)
-    base = np.log(np.maximum(linear.predict(terms), LEAST_US))
-    wide = np.concatenate([inputs, base[:, None]], 1)
-    left = np.log(times) - base
-    learners: list[Any] = []
-    if 'gb' in which: learners.append(HistGradientBoostingRegressor(
-            max_iter=200, learning_rate=0.07, max_leaf_nodes=12, min_samples_leaf=6, random_state=0, max_features=.5
-        ))
-    if 'et' in which: learners.append(ExtraTreesRegressor(100, min_samples_leaf=2, max_features=0.7, random_state=0))
-    for learner in learners:
-        learner.fit(wide, left, sample_weight=weights)
-    return KindModel(linear, learners, float(np.abs(left).max()))
+def _joined(inputs: Floats, base: Floats) -> Floats:
+    return np.concatenate([inputs, base[:, None]], 1)
+
+
+class Model:
+    """The kinds of some networks: what is fitted, and what it says of others."""
+
+    def __init__(self, measured: Rows, wanted: Collection[Group], chosen: NDArray[np.bool_]):
+        """Fit the ``wanted`` groups to the ``chosen`` rows."""
+        self._kinds: dict[Group, KindModel] = {}
+        groups: dict[Group, list[int]] = defaultdict(list)
+        for index in np.flatnonzero(chosen):
+            groups[group(measured.kernels[index])].append(index)
+        for key, found in groups.items():
+            if key in wanted and len(found) >= LINEAR:
+                index = np.array(found)
+                self._kinds[key] = KindModel(
+                    measured.features[index],
+                    measured.costs[index],
+                    measured.times[index],
+                    measured.shares[index],
+                )
+        self._roofline = from_times(
+            [measured.kernels[index] for index in np.flatnonzero(chosen)], measured.times[chosen]
+        )
+
+    def knows(self, kernel: Kernel) -> bool:
+        """Tell whether the kernel's kind was measured often enough."""
+        return group(kernel) in self._kinds
+
+    def microseconds(self, kernels: Sequence[Kernel], inputs: Floats, terms: Floats) -> Floats:
+        """Return the times of kernels; of unknown kinds the roofline's."""
+        times = np.array([self._roofline.microseconds(kernel) for kernel in kernels])
+        keys = np.array(["|".join(group(kernel)) for kernel in kernels])
+        for key, kind in self._kinds.items():
+            mine = np.flatnonzero(keys == "|".join(key))
+            if len(mine):
+                times[mine] = kind.microseconds(inputs[mine], terms[mine])
+        return times
+
+
+class Correction:
+    """A table made ready to predict ``kernels``, or whatever consists of the same kinds."""
+
+    def __init__(self, table: CalibrationTable, kernels: Sequence[Kernel]):
+        """Raises MeasurementError when the table is too small to say anything."""
+        self.overheads, self._rows = _prepare(table)
+        everything = np.ones(len(self._rows.times), bool)
+        wanted = {group(kernel) for kernel in kernels}
+        self._model = Model(self._rows, wanted, everything)
+        self.roofline = from_times(self._rows.kernels, self._rows.times)
+        self.unknown = {kernel.op for kernel in kernels if not self._model.knows(kernel)}
+        self._table = table
+
+    def microseconds(self, kernels: Sequence[Kernel]) -> list[float]:
+        """Return the times of a network's kernels, in the order of the network."""
+        found = self._model.microseconds(kernels, features(kernels), costs(kernels))
+        return [float(time) for time in found]
+
+    def band(self) -> Band:
+        """Return how far networks lay that were held out while the rest was learnt."""
+        ratios = self._table.held_out or held_out(self._table)
+        low, high = (float(np.exp(q)) for q in np.quantile(ratios, (0.05, 0.95)))
+        return Band(
+            min(low, 1.0),
+            max(high, 1.0),
+            f"90 % of {len(ratios)} calibration networks, each predicted from others",
+        )
+
+
+def held_out(table: CalibrationTable) -> tuple[float, ...]:
+    """Return log(measured / predicted) of networks, each predicted from the other folds.
+
+    Networks of under ``SMALL`` kernels are left out: people do not deploy them.
+    """
+    found, measured = _prepare(table)
+    fold = np.arange(len(table.networks)) % FOLDS
+    wanted = {group(kernel) for kernel in measured.kernels}
+    times = np.zeros(len(measured.times))
+    for number in range(FOLDS):
+        out = fold[measured.network] == number
+        model = Model(measured, wanted, ~out)
+        kernels = [measured.kernels[index] for index in np.flatnonzero(out)]
+        times[out] = model.microseconds(kernels, measured.features[out], measured.costs[out])
+    n = len(table.networks)
+    predicted = np.bincount(measured.network, times, n) + found.call_us
+    true = np.bincount(measured.network, measured.times, n) + found.call_us
+    real = np.bincount(measured.network, minlength=n) >= SMALL
+    return tuple(round(float(r), 4) for r in np.log(true / predicted)[real])
+
+
+def _prepare(table: CalibrationTable) -> tuple[Overheads, Rows]:
+    if len(table.networks) < LEAST_NETWORKS:
+        raise MeasurementError(
+            f"the calibration has {len(table.networks)} networks, too few to predict from: run "
+            "edgekd targets calibrate again, it goes on where it stopped"
+        )
+    slow = drift(table)
+    found = overheads(table.networks, slow)
+    return found, rows(table.networks, slow, found)

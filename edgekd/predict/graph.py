@@ -62,7 +62,7 @@ def read_optimised(
 ) -> list[Kernel]:
     """Return the kernels of a graph that is optimised already."""
     fix_inputs(model, batch, shapes or {})
-    tensors = _tensors(model)
+    tensors = infer_tensors(model)
     kernels = []
     for node in model.graph.node:
         missing = [name for name in (*node.input, *node.output) if name and name not in tensors]
@@ -114,7 +114,7 @@ def _rank(value: onnx.ValueInfoProto) -> int:
     return len(value.type.tensor_type.shape.dim)
 
 
-def _tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
+def infer_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
     """Return every tensor whose shape is known.
 
     ONNX Runtime infers shapes of its own operations too, which onnx does not know: every tensor

@@ -45,12 +45,14 @@ class CalibrationTable:
     """Measured networks, and ``conditions`` that all of them share.
 
     ``conditions`` are plain data: the machine's fingerprint, the version of ONNX Runtime, the
-    number of threads and the seed.
+    number of threads and the seed. ``held_out`` is log(measured / predicted) of networks that were
+    predicted from the others, once the table is finished.
     """
 
     conditions: Mapping[str, Any]
     date: str
     networks: tuple[Network, ...] = field(default=())
+    held_out: tuple[float, ...] = field(default=())
 
     @property
     def reference_us(self) -> float:
@@ -65,7 +67,7 @@ class CalibrationTable:
 
     def with_networks(self, networks: tuple[Network, ...], date: str) -> CalibrationTable:
         """Return the table with more networks."""
-        return replace(self, networks=(*self.networks, *networks), date=date)
+        return replace(self, networks=(*self.networks, *networks), date=date, held_out=())
 
     def write(self, path: Path) -> None:
         """Write the file at once. Raises OSError."""
@@ -74,6 +76,7 @@ class CalibrationTable:
             "version": VERSION,
             "date": self.date,
             "conditions": dict(self.conditions),
+            "held_out": list(self.held_out),
             "columns": ["name", "op", "kind", "arithmetic", "us", *COLUMNS],
         }
         head = json.dumps(data, indent=1)[: -len("\n}")]
@@ -101,6 +104,7 @@ class CalibrationTable:
                 conditions=_conditions(data["conditions"]),
                 date=str(data["date"]),
                 networks=tuple(_networks(data["networks"])),
+                held_out=tuple(map(float, data["held_out"])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise MeasurementError(
