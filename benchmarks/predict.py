@@ -26,6 +26,7 @@ from edgekd.bench import Protocol, measure
 from edgekd.bench.runner import run_worker
 from edgekd.device import load_profile
 from edgekd.predict.calibrate import reference_model
+from edgekd.predict.correct import Correction
 from edgekd.predict.predict import calibration_path, predict
 from edgekd.predict.table import CalibrationTable
 
@@ -42,6 +43,7 @@ def main() -> None:
     table = CalibrationTable.read(path)
     print(f"{path}: {len(table.networks)} networks, {table.machine}, {table.date}")
     print("predicted ms, measured ms, error, error in units of the reference model, in the band")
+    correction = Correction(table)
     raw, relative, inside = [], [], []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
@@ -49,7 +51,7 @@ def main() -> None:
         reference.write_bytes(reference_model())
         for name, file in networks(folder, options.only):
             shapes = fixed_shapes(file)
-            found = predict(file, profile, table, shapes=shapes)
+            found = predict(file, profile, correction, shapes=shapes)
             measured, beside = timed(file, reference, options, found.total_us / 1e3)
             error = found.total_us / 1e3 / measured - 1
             drift = beside / (table.reference_us / 1e3)

@@ -43,14 +43,15 @@ def run(
     shapes = dict(_shape(text) for text in input_shape or [])
     require_compress()
     from edgekd.device import load_profile
+    from edgekd.predict.correct import Correction
     from edgekd.predict.predict import calibration_path, predict
     from edgekd.predict.table import CalibrationTable
 
     profile = load_profile(target)
     path = calibration or calibration_path(target, profile)
     use = calibration is not None or (profile.runtime == "onnxruntime" and path.is_file())
-    table = CalibrationTable.read(path) if use else None
-    found = predict(_file(model, role), profile, table, batch=batch, shapes=shapes)
+    correction = Correction(CalibrationTable.read(path)) if use else None
+    found = predict(_file(model, role), profile, correction, batch=batch, shapes=shapes)
     if as_json:
         show_json(found.to_dict())
     else:

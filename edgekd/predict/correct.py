@@ -8,8 +8,9 @@ term, so that it can be trusted beyond the measured sizes; then what is left, le
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ LEARNABLE, LINEAR = 30, 8  # rows of a group that a regression, a linear cost ne
 LEAST_NETWORKS = 8
 TREES = 60
 FOLDS = 4
-SMALL = 10
+SMALL = 10  # kernels: smaller networks say nothing of those that people deploy
+MOST = 4000  # rows of a group: more make learning slow and little better
 
 
 @dataclass(frozen=True)
@@ -170,63 +172,68 @@ def _joined(inputs: Floats, base: Floats) -> Floats:
 
 
 class Model:
-    """The kinds of some networks: what is fitted, and what it says of others."""
+    """The kinds of some networks; each is fitted when it is first asked for."""
 
-    def __init__(self, measured: Rows, wanted: Collection[Group], chosen: NDArray[np.bool_]):
-        """Fit the ``wanted`` groups to the ``chosen`` rows."""
-        self._kinds: dict[Group, KindModel] = {}
-        groups: dict[Group, list[int]] = defaultdict(list)
+    def __init__(self, measured: Rows, chosen: NDArray[np.bool_]):
+        """Learn from the ``chosen`` rows."""
+        self._measured = measured
+        self._groups: dict[Group, list[int]] = defaultdict(list)
         for index in np.flatnonzero(chosen):
-            groups[group(measured.kernels[index])].append(index)
-        for key, found in groups.items():
-            if key in wanted and len(found) >= LINEAR:
-                index = np.array(found)
-                self._kinds[key] = KindModel(
-                    measured.features[index],
-                    measured.costs[index],
-                    measured.times[index],
-                    measured.shares[index],
-                )
-        self._roofline = from_times(
-            [measured.kernels[index] for index in np.flatnonzero(chosen)], measured.times[chosen]
-        )
+            self._groups[group(measured.kernels[index])].append(index)
+        self._kinds: dict[Group, KindModel] = {}
+        known = [measured.kernels[index] for index in np.flatnonzero(chosen)]
+        self.roofline = from_times(known, measured.times[chosen])
 
-    def knows(self, kernel: Kernel) -> bool:
-        """Tell whether the kernel's kind was measured often enough."""
-        return group(kernel) in self._kinds
+    def knows(self, key: Group) -> bool:
+        """Tell whether a kind was measured often enough."""
+        return len(self._groups.get(key, ())) >= LINEAR
 
     def microseconds(self, kernels: Sequence[Kernel], inputs: Floats, terms: Floats) -> Floats:
         """Return the times of kernels; of unknown kinds the roofline's."""
-        times = np.array([self._roofline.microseconds(kernel) for kernel in kernels])
-        keys = np.array(["|".join(group(kernel)) for kernel in kernels])
-        for key, kind in self._kinds.items():
-            mine = np.flatnonzero(keys == "|".join(key))
-            if len(mine):
-                times[mine] = kind.microseconds(inputs[mine], terms[mine])
+        times = np.array([self.roofline.microseconds(kernel) for kernel in kernels])
+        places: dict[Group, list[int]] = defaultdict(list)
+        for index, kernel in enumerate(kernels):
+            places[group(kernel)].append(index)
+        for key, mine in places.items():
+            if self.knows(key):
+                times[mine] = self._kind(key).microseconds(inputs[mine], terms[mine])
         return times
+
+    def _kind(self, key: Group) -> KindModel:
+        if key not in self._kinds:
+            index = np.array(self._groups[key])
+            if len(index) > MOST:
+                index = np.random.default_rng(0).choice(index, MOST, replace=False)
+            found = self._measured
+            self._kinds[key] = KindModel(
+                found.features[index], found.costs[index], found.times[index], found.shares[index]
+            )
+        return self._kinds[key]
 
 
 class Correction:
-    """A table made ready to predict ``kernels``, or whatever consists of the same kinds."""
+    """A table made ready for predicting; kinds are learnt once, when they first occur."""
 
-    def __init__(self, table: CalibrationTable, kernels: Sequence[Kernel]):
+    def __init__(self, table: CalibrationTable):
         """Raises MeasurementError when the table is too small to say anything."""
-        self.overheads, self._rows = _prepare(table)
-        everything = np.ones(len(self._rows.times), bool)
-        wanted = {group(kernel) for kernel in kernels}
-        self._model = Model(self._rows, wanted, everything)
-        self.roofline = from_times(self._rows.kernels, self._rows.times)
-        self.unknown = {kernel.op for kernel in kernels if not self._model.knows(kernel)}
-        self._table = table
+        self.table = table
+        self.overheads, measured = _prepare(table)
+        self._model = Model(measured, np.ones(len(measured.times), bool))
+        self.roofline = self._model.roofline
 
     def microseconds(self, kernels: Sequence[Kernel]) -> list[float]:
         """Return the times of a network's kernels, in the order of the network."""
         found = self._model.microseconds(kernels, features(kernels), costs(kernels))
         return [float(time) for time in found]
 
+    def unknown(self, kernels: Sequence[Kernel]) -> set[str]:
+        """Return the operations that the table does not have."""
+        return {kernel.op for kernel in kernels if not self._model.knows(group(kernel))}
+
+    @cached_property
     def band(self) -> Band:
-        """Return how far networks lay that were held out while the rest was learnt."""
-        ratios = self._table.held_out or held_out(self._table)
+        """How far networks lay that were held out while the rest was learnt."""
+        ratios = self.table.held_out or held_out(self.table)
         low, high = (float(np.exp(q)) for q in np.quantile(ratios, (0.05, 0.95)))
         return Band(
             min(low, 1.0),
@@ -238,15 +245,14 @@ class Correction:
 def held_out(table: CalibrationTable) -> tuple[float, ...]:
     """Return log(measured / predicted) of networks, each predicted from the other folds.
 
-    Networks of under ``SMALL`` kernels are left out: people do not deploy them.
+    Networks of under ``SMALL`` kernels are left out.
     """
     found, measured = _prepare(table)
     fold = np.arange(len(table.networks)) % FOLDS
-    wanted = {group(kernel) for kernel in measured.kernels}
     times = np.zeros(len(measured.times))
     for number in range(FOLDS):
         out = fold[measured.network] == number
-        model = Model(measured, wanted, ~out)
+        model = Model(measured, ~out)
         kernels = [measured.kernels[index] for index in np.flatnonzero(out)]
         times[out] = model.microseconds(kernels, measured.features[out], measured.costs[out])
     n = len(table.networks)

@@ -35,41 +35,41 @@ def calibration_path(target: str, profile: DeviceProfile) -> Path:
 def predict(
     model: bytes | Path,
     profile: DeviceProfile,
-    table: CalibrationTable | None = None,
+    correction: Correction | None = None,
     *,
     batch: int = 1,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Prediction:
     """Predict one call of an ONNX ``model`` on the device of ``profile``.
 
-    With a calibration ``table`` from the device the times are those of its kernels; without one
-    they are the bound from the profile's figures. ``shapes`` gives whole shapes of inputs whose
+    With a ``correction`` from a calibration of the device the times are those of its kernels;
+    without one they are the bound from the profile's figures. ``shapes`` gives whole shapes of inputs whose
     axes are open besides the batch.
 
     Raises ExportError when the model cannot be read or an axis is open, ProfileError when there
-    are neither figures nor a table, MeasurementError when a table does not fit the target.
+    are neither figures nor a correction, MeasurementError when that is of another target.
     """
     if profile.runtime == "tensorrt":
-        if table is not None:
+        if correction is not None:
             raise MeasurementError(
                 f"a calibration is of ONNX Runtime, {profile.name} runs TensorRT: leave it out"
             )
         roofline = from_profile(profile)
         kernels = read_tensorrt(model, batch=batch, shapes=shapes)
         return _bound(profile, roofline, kernels, batch, "tensorrt, by its documented fusions")
-    if table is None:
+    if correction is None:
         roofline = from_profile(profile)
         level = _level(profile.architecture)
         kernels = read_graph(model, level, batch=batch, shapes=shapes)
         return _bound(profile, roofline, kernels, batch, "onnxruntime CPU")
-    architecture = str(table.conditions["machine"].get("architecture"))
+    architecture = str(correction.table.conditions["machine"].get("architecture"))
     if profile.architecture not in (None, architecture):
         raise MeasurementError(
             f"the calibration is of a processor {architecture}, {profile.name} has "
             f"{profile.architecture}: calibrate on the device"
         )
     kernels = read_graph(model, _level(architecture), batch=batch, shapes=shapes)
-    return _calibrated(profile, table, kernels, batch)
+    return _calibrated(profile, correction, kernels, batch)
 
 
 def _level(architecture: str | None) -> Level:
@@ -95,9 +95,9 @@ def _bound(
 
 
 def _calibrated(
-    profile: DeviceProfile, table: CalibrationTable, kernels: Sequence[Kernel], batch: int
+    profile: DeviceProfile, correction: Correction, kernels: Sequence[Kernel], batch: int
 ) -> Prediction:
-    correction = Correction(table, kernels)
+    table = correction.table
     times = correction.microseconds(kernels)
     call_us = correction.overheads.call_us
     threads = int(table.conditions["threads"])
@@ -109,8 +109,8 @@ def _calibrated(
         threads=threads,
         kernels=_timed(kernels, times, correction.roofline, call_us),
         call_us=call_us,
-        band=correction.band(),
-        notes=tuple(_notes(profile, table, correction)),
+        band=correction.band,
+        notes=tuple(_notes(profile, table, correction.unknown(kernels))),
     )
 
 
@@ -133,7 +133,7 @@ def _timed(
 
 
 def _notes(
-    profile: DeviceProfile, table: CalibrationTable, correction: Correction
+    profile: DeviceProfile, table: CalibrationTable, unknown: set[str]
 ) -> list[str]:
     notes = [
         f"calibrated on {table.machine}, {table.date}, {len(table.networks)} networks, "
@@ -141,7 +141,7 @@ def _notes(
     ]
     if table.conditions["threads"] != profile.threads:
         notes.append(f"the profile says {profile.threads} thread(s), the calibration has another number")
-    if correction.unknown:
-        names = ", ".join(sorted(correction.unknown))
+    if unknown:
+        names = ", ".join(sorted(unknown))
         notes.append(f"not in the calibration, counted at the roofline: {names}")
     return notes
