@@ -65,7 +65,9 @@ def main() -> None:
             )
     for title, errors in (("as measured", raw), ("by the reference", relative)):
         size = np.abs(errors)
-        print(f"{title}: {len(size)} networks, median {np.median(size):.1%}, worst {size.max():.1%}")
+        print(
+            f"{title}: {len(size)} networks, median {np.median(size):.1%}, worst {size.max():.1%}"
+        )
     print(f"within the stated band: {sum(inside)} of {len(inside)}")
 
 
@@ -119,7 +121,9 @@ def export(model: nn.Module, example: tuple[torch.Tensor, ...], path: Path) -> N
             nn.init.kaiming_normal_(module.weight)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(model.eval(), example, dynamo=True, opset_version=20, verbose=False)
+        program = torch.onnx.export(
+            model.eval(), example, dynamo=True, opset_version=20, verbose=False
+        )
     assert program is not None
     program.save(path, external_data=False)
 

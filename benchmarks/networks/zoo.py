@@ -6,6 +6,7 @@ Each follows the paper named at it, with fewer or narrower blocks. All take one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,12 @@ from benchmarks.networks.vit import VisionTransformer, vit
 
 
 def conv(
-    inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1, act: type | None = nn.ReLU
+    inputs: int,
+    outputs: int,
+    size: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+    act: type | None = nn.ReLU,
 ) -> nn.Sequential:
     """Return a convolution, its BatchNorm and an activation."""
     layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
@@ -206,7 +212,13 @@ class MBConv(nn.Module):
 
 def efficientnet() -> nn.Module:
     """Tan and Le, ICML 2019: B0 with about half of its blocks."""
-    rows = ((16, 1, 3, 1, 1), (24, 2, 3, 2, 6), (40, 2, 5, 2, 6), (80, 2, 3, 2, 6), (112, 1, 5, 1, 6))
+    rows = (
+        (16, 1, 3, 1, 1),
+        (24, 2, 3, 2, 6),
+        (40, 2, 5, 2, 6),
+        (80, 2, 3, 2, 6),
+        (112, 1, 5, 1, 6),
+    )
     layers: list[nn.Module] = [conv(3, 32, 3, 2, act=nn.SiLU)]
     inputs = 32
     for width, count, size, stride, expansion in (*rows, (192, 2, 5, 2, 6)):
@@ -255,8 +267,7 @@ def keywords() -> nn.Module:
 def autoencoder() -> nn.Module:
     """The anomaly detector of MLPerf Tiny (Banbury et al., NeurIPS 2021): dense layers only."""
     widths = (640, 128, 128, 128, 128, 8, 128, 128, 128, 128)
-    pairs = zip(widths, widths[1:], strict=False)
-    layers = [layer for a, b in pairs for layer in (nn.Linear(a, b), nn.ReLU())]
+    layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*layers, nn.Linear(128, 640))
 
 

@@ -83,9 +83,7 @@ def calibrate(
 
     profile = load_profile(target)
     path = out or calibration_path(target, profile)
-    table = measure(
-        profile, path, threads=threads, budget_s=budget_s, progress=open_progress()
-    )
+    table = measure(profile, path, threads=threads, budget_s=budget_s, progress=open_progress())
     if as_json:
         show_json(
             {

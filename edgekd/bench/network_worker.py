@@ -14,7 +14,7 @@ import json
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter_ns, thread_time_ns
@@ -46,9 +46,7 @@ def main() -> int:
     return 0
 
 
-def run(
-    models: list[Mapping[str, str]], reference: str, threads: int
-) -> list[dict[str, Any]]:
+def run(models: list[Mapping[str, str]], reference: str, threads: int) -> list[dict[str, Any]]:
     """Return what was measured of each model; raises MeasurementError."""
     beside = _call(open_session("reference", reference, threads))
     answers = []
@@ -60,9 +58,7 @@ def run(
     return answers
 
 
-def _measure(
-    model: Mapping[str, str], beside: Call, threads: int, seed: int
-) -> dict[str, Any]:
+def _measure(model: Mapping[str, str], beside: Call, threads: int, seed: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         options = measuring_options(threads)
         options.optimized_model_filepath = model["optimised"]
@@ -98,7 +94,7 @@ def _take_turns(
     So the time is that of a model called in a loop. One thread never waits within a call: its own
     processor time is what the call takes, without what other programs took from the core.
     """
-    clock = thread_time_ns if threads == 1 else perf_counter_ns
+    clock: Callable[[], int] = thread_time_ns if threads == 1 else perf_counter_ns
     order = random.Random(seed)
     samples: dict[str, list[int]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -140,7 +136,7 @@ def _call(session: ort.InferenceSession) -> Call:
     specs = {tensor.name: tensor for tensor in map(describe, session.get_inputs())}
     feed = random_feed(specs, 0)
     names = [tensor.name for tensor in session.get_outputs()]
-    call = lambda: session.run(names, feed)  # noqa: E731
+    call: Call = lambda: session.run(names, feed)  # noqa: E731
     try:
         call()
     except Exception as error:  # ONNX Runtime's errors have no base class of their own

@@ -98,7 +98,7 @@ class Builder:
         """Store random numbers from 0.5 on."""
         return self.constant(np.abs(self._random(shape)) + np.float32(0.5))
 
-    def constant(self, array: NDArray[Any] | list[int]) -> Value:
+    def constant(self, array: NDArray[Any] | np.generic | list[int]) -> Value:
         """Store an array; a list is one of int64."""
         values = np.asarray(array, np.int64) if isinstance(array, list) else array
         name = f"w{len(self._stored)}"

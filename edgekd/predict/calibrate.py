@@ -25,7 +25,7 @@ from edgekd.predict.layers import conv
 from edgekd.predict.table import CalibrationTable, Network
 from edgekd.progress import Progress, Silent
 
-NETWORKS = 1500
+NETWORKS = 1400
 """How many networks a calibration has, unless its time is over before."""
 
 BATCH = 12  # networks of one process
@@ -52,8 +52,9 @@ def calibrate(
     """
     if not runs_here(profile):
         raise ProfileError(
-            f"{profile.name} is not this machine ({profile.runtime}, {profile.architecture or 'any'}"
-            " processor): run edgekd targets calibrate on the device and copy the file"
+            f"{profile.name} is not this machine ({profile.runtime} on "
+            f"{profile.architecture or 'any processor'}): run edgekd targets calibrate on the device "
+            "and copy the file"
         )
     progress = progress or Silent()
     table = _start(path, threads or profile.threads, seed)
@@ -62,9 +63,7 @@ def calibrate(
     missing = max(0, networks - next_number)
     if missing == 0:
         progress.note(f"{path} is complete: {len(table.networks)} networks")
-    with tempfile.TemporaryDirectory() as folder, progress.task(
-        "Calibrating", missing
-    ) as advance:
+    with tempfile.TemporaryDirectory() as folder, progress.task("Calibrating", missing) as advance:
         reference = Path(folder) / "reference.onnx"
         reference.write_bytes(reference_model())
         while next_number < networks and monotonic() - started < budget_s:
@@ -107,8 +106,11 @@ def _start(path: Path, threads: int, seed: int) -> CalibrationTable:
         return CalibrationTable(wanted, datetime.date.today().isoformat())
     table = CalibrationTable.read(path)
     # as JSON, since that is how the stored ones come back
-    differ = [key for key, value in json.loads(json.dumps(wanted)).items()
-              if table.conditions.get(key) != value]
+    differ = [
+        key
+        for key, value in json.loads(json.dumps(wanted)).items()
+        if table.conditions.get(key) != value
+    ]
     if differ:
         raise NoVerdictError(
             f"{path} was measured under other conditions ({', '.join(differ)} differ): give "
@@ -117,9 +119,7 @@ def _start(path: Path, threads: int, seed: int) -> CalibrationTable:
     return table
 
 
-def _batch(
-    numbers: range, reference: Path, measured: Any, folder: Path
-) -> tuple[Network, ...]:
+def _batch(numbers: range, reference: Path, measured: Any, folder: Path) -> tuple[Network, ...]:
     models, names = [], []
     for number in numbers:
         name, content = calibration_network(measured["seed"], number)
@@ -152,4 +152,3 @@ def _network(number: int, name: str, optimised: str, answer: dict[str, Any]) -> 
         kernels=tuple(kernels),
         node_us=tuple(timed[kernel.name] for kernel in kernels),
     )
-

@@ -18,8 +18,9 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from edgekd.errors import ExportError
-from edgekd.predict.describe import Tensor, describe
+from edgekd.predict.describe import describe
 from edgekd.predict.kernel import Kernel
+from edgekd.predict.tensor import Tensor
 
 Level = Literal["all", "extended"]
 """How far to optimise. ``all`` is what runs here, with layouts for this very processor; up to
@@ -75,9 +76,7 @@ def read_optimised(
     return kernels
 
 
-def fix_inputs(
-    model: onnx.ModelProto, batch: int, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+def fix_inputs(model: onnx.ModelProto, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Write the sizes of all axes of the inputs into ``model``. Raises ExportError."""
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
@@ -88,12 +87,13 @@ def fix_inputs(
     for value in inputs:
         axes = value.type.tensor_type.shape.dim
         found: list[int | None] = [a.dim_value if a.HasField("dim_value") else None for a in axes]
-        wanted = [*shapes.get(value.name, ())] or [
+        wanted: list[int | None] = [*shapes.get(value.name, ())] or [
             batch if axis == 0 and size is None else size for axis, size in enumerate(found)
         ]
-        if None in wanted:
+        is_open = [axis for axis, size in enumerate(wanted) if size is None]
+        if is_open:
             raise ExportError(
-                f"axis {wanted.index(None)} of input {value.name!r} is open: give its shape with "
+                f"axis {is_open[0]} of input {value.name!r} is open: give its shape with "
                 f"--input-shape {value.name}:{','.join(str(n or 'N') for n in wanted)}"
             )
         fits = len(wanted) == len(found) and all(
@@ -180,9 +180,7 @@ def _options(level: onnxruntime.GraphOptimizationLevel) -> onnxruntime.SessionOp
     return options
 
 
-def _open(
-    model: str | bytes, options: onnxruntime.SessionOptions
-) -> onnxruntime.InferenceSession:
+def _open(model: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no base class of their own

@@ -198,9 +198,8 @@ def _small_operation(b: Builder, x: Value, rng: Random) -> Value:
             y = b.op(rng.choice(("Sub", "Add", "Mul")), [x, row], x.shape)
         case "join":
             axis = rng.randrange(1, rank)
-            shape = [*x.shape]
-            shape[axis] *= 2
-            y = b.op("Concat", [x, x], shape, axis=axis)
+            twice = [size * (1 + (n == axis)) for n, size in enumerate(x.shape)]
+            y = b.op("Concat", [x, x], twice, axis=axis)
             ends = [b.constant([0]), b.constant([x.shape[axis]]), b.constant([axis])]
             y = b.op("Slice", [y, *ends], x.shape)
         case _:

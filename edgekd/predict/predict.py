@@ -43,8 +43,8 @@ def predict(
     """Predict one call of an ONNX ``model`` on the device of ``profile``.
 
     With a ``correction`` from a calibration of the device the times are those of its kernels;
-    without one they are the bound from the profile's figures. ``shapes`` gives whole shapes of inputs whose
-    axes are open besides the batch.
+    without one they are the bound from the profile's figures. ``shapes`` gives whole shapes of
+    inputs whose axes are open besides the batch.
 
     Raises ExportError when the model cannot be read or an axis is open, ProfileError when there
     are neither figures nor a correction, MeasurementError when that is of another target.
@@ -132,15 +132,15 @@ def _timed(
     )
 
 
-def _notes(
-    profile: DeviceProfile, table: CalibrationTable, unknown: set[str]
-) -> list[str]:
+def _notes(profile: DeviceProfile, table: CalibrationTable, unknown: set[str]) -> list[str]:
     notes = [
         f"calibrated on {table.machine}, {table.date}, {len(table.networks)} networks, "
         f"{table.conditions['threads']} thread(s)"
     ]
     if table.conditions["threads"] != profile.threads:
-        notes.append(f"the profile says {profile.threads} thread(s), the calibration has another number")
+        notes.append(
+            f"the profile says {profile.threads} thread(s), the calibration has another number"
+        )
     if unknown:
         names = ", ".join(sorted(unknown))
         notes.append(f"not in the calibration, counted at the roofline: {names}")

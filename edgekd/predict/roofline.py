@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.device import Arithmetic, DeviceProfile
 from edgekd.errors import ProfileError
@@ -85,9 +86,9 @@ def from_profile(profile: DeviceProfile) -> Roofline:
     return Roofline(peaks, profile.memory_gb_per_s or 1.0, profile.layer_overhead_us or 0.0)
 
 
-def from_times(kernels: Sequence[Kernel], times_us: Sequence[float]) -> Roofline:
+def from_times(kernels: Sequence[Kernel], times_us: NDArray[np.float64]) -> Roofline:
     """Return the roofline of the best rates that were measured."""
-    times = np.asarray(times_us)
+    times = times_us
     peaks = {}
     for name in sorted({kernel.arithmetic for kernel in kernels}):
         rates = [

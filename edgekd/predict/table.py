@@ -93,7 +93,9 @@ class CalibrationTable:
         except ValueError as error:
             raise MeasurementError(f"calibration {path} is not JSON: {error}") from error
         if not isinstance(data, dict) or data.get("kind") != _KIND:
-            raise MeasurementError(f"{path} is not a calibration; edgekd targets calibrate writes one")
+            raise MeasurementError(
+                f"{path} is not a calibration; edgekd targets calibrate writes one"
+            )
         if data.get("version") != VERSION:
             raise MeasurementError(
                 f"calibration {path} is of version {data.get('version')!r}, this edgekd reads "

@@ -16,13 +16,43 @@ from pathlib import Path
 import onnx
 
 from edgekd.errors import ExportError
-from edgekd.predict.describe import VIEWS, Tensor, describe
+from edgekd.predict.describe import describe
 from edgekd.predict.graph import fix_inputs, infer_tensors
 from edgekd.predict.kernel import WEIGHTED, Kernel
+from edgekd.predict.tensor import VIEWS, Tensor
 
 POINTWISE = frozenset(
-    "Relu Clip LeakyRelu PRelu Elu Selu Sigmoid Tanh HardSigmoid HardSwish Gelu Erf Softplus Mish "
-    "Add Sub Mul Div Pow Sqrt Exp Log Abs Neg Min Max Where Cast BatchNormalization".split()
+    (
+        "Relu",
+        "Clip",
+        "LeakyRelu",
+        "PRelu",
+        "Elu",
+        "Selu",
+        "Sigmoid",
+        "Tanh",
+        "HardSigmoid",
+        "HardSwish",
+        "Gelu",
+        "Erf",
+        "Softplus",
+        "Mish",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Sqrt",
+        "Exp",
+        "Log",
+        "Abs",
+        "Neg",
+        "Min",
+        "Max",
+        "Where",
+        "Cast",
+        "BatchNormalization",
+    )
 )
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 NOTHING = (*VIEWS, "Dropout", "Constant", "Shape")  # no kernel of their own
@@ -39,7 +69,9 @@ def read_tensorrt(
     try:
         graph = onnx.load(model) if isinstance(model, Path) else onnx.load_from_string(model)
     except Exception as error:  # protobuf's errors are not exported
-        raise ExportError(f"{model if isinstance(model, Path) else 'model'} is no ONNX file: {error}") from error
+        raise ExportError(
+            f"{model if isinstance(model, Path) else 'model'} is no ONNX file: {error}"
+        ) from error
     fix_inputs(graph, batch, shapes or {})
     return _Fuser(graph, infer_tensors(graph)).kernels()
 
@@ -129,7 +161,11 @@ class _Fuser:
 
     def _bytes(self, name: str) -> int:
         tensor = self.tensors[name]
-        one = INTEGER_BYTES if self._dequantized(name) or tensor.dtype in ("int8", "uint8") else (
-            FLOAT_BYTES if tensor.dtype.startswith(("float", "bfloat")) else tensor.item_bytes
+        one = (
+            INTEGER_BYTES
+            if self._dequantized(name) or tensor.dtype in ("int8", "uint8")
+            else (
+                FLOAT_BYTES if tensor.dtype.startswith(("float", "bfloat")) else tensor.item_bytes
+            )
         )
         return int(tensor.size * one)
