@@ -53,8 +53,8 @@ def calibrate(
     if not runs_here(profile):
         raise ProfileError(
             f"{profile.name} is not this machine ({profile.runtime} on "
-            f"{profile.architecture or 'any processor'}): run edgekd targets calibrate on the device "
-            "and copy the file"
+            f"{profile.architecture or 'any processor'}): run edgekd targets calibrate "
+            "on the device and copy the file"
         )
     progress = progress or Silent()
     table = _start(path, threads or profile.threads, seed)
