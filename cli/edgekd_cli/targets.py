@@ -72,11 +72,13 @@ def calibrate(
     ] = None,
     budget_s: Annotated[
         float, typer.Option(min=1.0, help="Stop measuring after so many seconds.")
-    ] = 600.0,
+    ] = 540.0,
     as_json: Json = False,
 ) -> None:
     """Measure layers on this machine, for edgekd predict."""
     require_compress()
+    from dataclasses import asdict
+
     from edgekd.device import load_profile
     from edgekd.predict.calibrate import calibrate as measure
     from edgekd.predict.predict import calibration_path
@@ -91,7 +93,7 @@ def calibrate(
                 "networks": len(table.networks),
                 "kernels": sum(len(network.kernels) for network in table.networks),
                 "conditions": dict(table.conditions),
-                "held_out": list(table.held_out),
+                "held_out": None if table.held_out is None else asdict(table.held_out),
             }
         )
         return

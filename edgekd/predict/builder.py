@@ -17,6 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR = 20, 9  # opset 20 has Gelu
 
+# What ONNX Runtime's own quantizer puts between quantizers too, where edgekd's leaves float.
+EVERYTHING = ("MatMul", "Add", "Mul", "Softmax", "Reshape", "Transpose", "Split", "Squeeze")
+
 
 @dataclass(frozen=True)
 class Value:
@@ -30,11 +33,12 @@ class Builder:
     """Adds operations to a graph.
 
     With ``integer`` every operation that ONNX Runtime has an integer kernel for writes through
-    QuantizeLinear and DequantizeLinear, and weights are stored as int8.
+    QuantizeLinear and DequantizeLinear, and weights are stored as int8. With ``everything`` also
+    products of two computed tensors, sums and rows that are better left in float.
     """
 
-    def __init__(self, seed: int, *, integer: bool = False):
-        self.integer = integer
+    def __init__(self, seed: int, *, integer: bool = False, everything: bool = False):
+        self.integer, self.everything = integer, integer and everything
         self.macs = 0
         self._rng = np.random.default_rng(seed)
         self._nodes: list[Any] = []
@@ -88,6 +92,7 @@ class Builder:
             kind, names, [r.name for r in results], name=f"n{number}", **attributes
         )
         self._nodes.append(node)
+        quantize = quantize or (self.everything and kind in EVERYTHING)
         return [self.quantized(r) for r in results] if quantize else results
 
     def stored(self, *shape: int, scale: float = 1.0) -> Value:

@@ -18,7 +18,7 @@ from edgekd.bench.runner import run_worker
 from edgekd.device import DeviceProfile
 from edgekd.errors import MeasurementError, NoVerdictError, ProfileError
 from edgekd.predict.builder import Builder
-from edgekd.predict.correct import LEAST_NETWORKS, held_out
+from edgekd.predict.correct import LEAST_NETWORKS, compare_held_out
 from edgekd.predict.graph import read_optimised
 from edgekd.predict.grid import calibration_network
 from edgekd.predict.layers import conv
@@ -37,7 +37,7 @@ def calibrate(
     path: Path,
     *,
     threads: int | None = None,
-    budget_s: float = 600.0,
+    budget_s: float = 540.0,
     networks: int = NETWORKS,
     seed: int = 0,
     progress: Progress | None = None,
@@ -73,9 +73,9 @@ def calibrate(
             table.write(path)
             next_number = numbers.stop
             advance(len(numbers))
-    if len(table.networks) >= LEAST_NETWORKS and not table.held_out:
+    if len(table.networks) >= LEAST_NETWORKS and table.held_out is None:
         with progress.task("Comparing predictions with held-out networks", 1) as advance:
-            table = replace(table, held_out=held_out(table))
+            table = replace(table, held_out=compare_held_out(table))
             advance(1)
         table.write(path)
     return table

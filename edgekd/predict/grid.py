@@ -40,7 +40,7 @@ def calibration_network(seed: int, number: int) -> tuple[str, bytes]:
     )
     make, name, _ = rng.choices(makers, [weight for *_, weight in makers])[0]
     integer = rng.random() < 0.5
-    builder = Builder(number, integer=integer)
+    builder = Builder(number, integer=integer, everything=rng.random() < 0.4)
     return f"{name}, {'int8' if integer else 'float32'}", make(builder, rng)
 
 

@@ -66,7 +66,7 @@ def linear(b: Builder, x: Value, outputs: int, *, gemm: bool = False) -> Value:
     if gemm and len(x.shape) == 2:
         weight = b.weight(outputs, inputs, fan_in=inputs)
         return b.op("Gemm", [x, weight, b.bias(outputs, inputs)], shape, transB=1)
-    if b.integer:
+    if b.integer and not b.everything:
         flat = reshape(b, x, (math.prod(rows), inputs))
         return b.quantized(reshape(b, linear(b, flat, outputs, gemm=True), shape))
     weight = b.weight(inputs, outputs, fan_in=inputs, axis=1)

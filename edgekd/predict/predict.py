@@ -99,7 +99,7 @@ def _calibrated(
 ) -> Prediction:
     table = correction.table
     times = correction.microseconds(kernels)
-    call_us = correction.overheads.call_us
+    call_us = correction.call_us
     threads = int(table.conditions["threads"])
     return Prediction(
         target=profile.name,

@@ -74,15 +74,15 @@ def overheads(networks: Sequence[Network], slow: Floats) -> Overheads:
     unit = totals * 0.03 + 1.0
     call = -np.ones((len(networks), 1))
     every = np.concatenate([counts.sum(1, keepdims=True), call], 1)
-    usual, _ = _least_deviations(every, added, unit, np.zeros(2), np.zeros(2))
+    usual, _ = least_deviations(every, added, unit, np.zeros(2), np.zeros(2))
     prior = np.append(np.full(len(kinds), usual), 0.0)
     hold = np.append(np.full(len(kinds), HOLD), 0.0)
-    *found, call_us = _least_deviations(np.concatenate([counts, call], 1), added, unit, prior, hold)
+    *found, call_us = least_deviations(np.concatenate([counts, call], 1), added, unit, prior, hold)
     by_kind = {kind: max(0.0, float(us)) for kind, us in zip(kinds, found, strict=True)}
     return Overheads(by_kind, max(0.0, float(usual)), max(0.0, float(call_us)))
 
 
-def _least_deviations(
+def least_deviations(
     inputs: Floats, target: Floats, unit: Floats, prior: Floats, hold: Floats
 ) -> Floats:
     """Return coefficients, by iteratively reweighted least squares; ``hold`` ties to ``prior``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,32 @@ class Network:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """How networks compared with predictions from other networks.
+
+    A whole is ``scale`` times its kernels' sum, ``node_us`` more for each of them, and ``call_us``
+    once; ``log_ratios`` are log(measured / predicted) after that.
+    """
+
+    scale: float
+    node_us: float
+    call_us: float
+    log_ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class CalibrationTable:
     """Measured networks, and ``conditions`` that all of them share.
 
     ``conditions`` are plain data: the machine's fingerprint, the version of ONNX Runtime, the
-    number of threads and the seed. ``held_out`` is log(measured / predicted) of networks that were
-    predicted from the others, once the table is finished.
+    number of threads and the seed. ``held_out`` is there once the table is
+    finished.
     """
 
     conditions: Mapping[str, Any]
     date: str
     networks: tuple[Network, ...] = field(default=())
-    held_out: tuple[float, ...] = field(default=())
+    held_out: HeldOut | None = None
 
     @property
     def reference_us(self) -> float:
@@ -67,7 +81,7 @@ class CalibrationTable:
 
     def with_networks(self, networks: tuple[Network, ...], date: str) -> CalibrationTable:
         """Return the table with more networks."""
-        return replace(self, networks=(*self.networks, *networks), date=date, held_out=())
+        return replace(self, networks=(*self.networks, *networks), date=date, held_out=None)
 
     def write(self, path: Path) -> None:
         """Write the file at once. Raises OSError."""
@@ -76,7 +90,7 @@ class CalibrationTable:
             "version": VERSION,
             "date": self.date,
             "conditions": dict(self.conditions),
-            "held_out": list(self.held_out),
+            "held_out": None if self.held_out is None else asdict(self.held_out),
             "columns": ["name", "op", "kind", "arithmetic", "us", *COLUMNS],
         }
         head = json.dumps(data, indent=1)[: -len("\n}")]
@@ -106,7 +120,7 @@ class CalibrationTable:
                 conditions=_conditions(data["conditions"]),
                 date=str(data["date"]),
                 networks=tuple(_networks(data["networks"])),
-                held_out=tuple(map(float, data["held_out"])),
+                held_out=_held_out(data["held_out"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise MeasurementError(
@@ -118,6 +132,13 @@ def _conditions(data: Any) -> dict[str, Any]:
     if not isinstance(data["machine"]["processor"], str) or not isinstance(data["threads"], int):
         raise TypeError("conditions")
     return dict(data)
+
+
+def _held_out(data: Any) -> HeldOut | None:
+    if data is None:
+        return None
+    numbers = (float(data[name]) for name in ("scale", "node_us", "call_us"))
+    return HeldOut(*numbers, log_ratios=tuple(map(float, data["log_ratios"])))
 
 
 def _network(network: Network) -> dict[str, Any]:
