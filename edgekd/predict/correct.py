@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from edgekd.errors import MeasurementError
-from edgekd.predict.features import costs, features, group
+from edgekd.predict.features import Floats, costs, features, group
 from edgekd.predict.kernel import Kernel
 from edgekd.predict.kinds import Model
 from edgekd.predict.prediction import Band
@@ -80,11 +80,12 @@ def compare_held_out(table: CalibrationTable) -> HeldOut:
     n = len(table.networks)
     counts = np.bincount(measured.network, minlength=n).astype(float)
     real = counts >= SMALL if (counts >= SMALL).sum() >= LEAST_NETWORKS else counts > 0
-    sums = np.bincount(measured.network, times, n)[real]
-    wholes = (np.bincount(measured.network, measured.times, n) + found.call_us)[real]
-    inputs = np.stack([sums, counts[real], np.ones_like(sums)], 1)
+    sums: Floats = np.asarray(np.bincount(measured.network, times, n)[real], np.float64)
+    summed = np.bincount(measured.network, measured.times, n) + found.call_us
+    wholes: Floats = np.asarray(summed[real], np.float64)
+    inputs: Floats = np.stack([sums, counts[real], np.ones_like(sums)], 1)
     prior = np.array([1.0, 0.0, found.call_us])
-    unit = 0.03 * wholes + 1.0
+    unit: Floats = np.asarray(0.03 * wholes + 1.0, np.float64)
     scale, node_us, call_us = least_deviations(inputs, wholes, unit, prior, HOLD_WHOLE)
     call_us = max(0.0, float(call_us))
     predicted = np.maximum(scale * sums + node_us * counts[real], LEAST_US) + call_us

@@ -137,8 +137,12 @@ def _conditions(data: Any) -> dict[str, Any]:
 def _held_out(data: Any) -> HeldOut | None:
     if data is None:
         return None
-    numbers = (float(data[name]) for name in ("scale", "node_us", "call_us"))
-    return HeldOut(*numbers, log_ratios=tuple(map(float, data["log_ratios"])))
+    return HeldOut(
+        scale=float(data["scale"]),
+        node_us=float(data["node_us"]),
+        call_us=float(data["call_us"]),
+        log_ratios=tuple(map(float, data["log_ratios"])),
+    )
 
 
 def _network(network: Network) -> dict[str, Any]:
