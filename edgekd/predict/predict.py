@@ -20,8 +20,8 @@ from edgekd.predict.tensorrt import read_tensorrt
 
 SUFFIX = ".calibration.json"
 
-# Of the bound alone. On one x86 processor 90 % of 1,023 calibration networks took 1.24 to 10.7 times
-# the bound of the best rates measured there (docs/prediction.md); other devices were not compared.
+# Of the bound alone. On one x86 processor, 90 % of 1,023 networks took 1.24 to 10.7 times
+# the bound of the best rates measured there (docs/prediction.md); no other device was compared.
 BOUND = Band(1.0, 11.0, "a roofline bound from the profile's figures, not validated on the device")
 
 
