@@ -27,6 +27,7 @@ ROWS = (
     {"runtime"},
     {"bench"},
     {"export"},
+    {"predict"},
     {"prune"},
     {"training"},
     {"state"},

@@ -23,7 +23,17 @@ import typer
 
 import edgekd
 from edgekd.errors import EdgekdError, NoVerdictError
-from edgekd_cli import bench, compress, demo, doctor, evaluate, gate, inspect, targets
+from edgekd_cli import (
+    bench,
+    compress,
+    demo,
+    doctor,
+    evaluate,
+    gate,
+    inspect,
+    predict,
+    targets,
+)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -45,6 +55,7 @@ app.command("compress")(compress.run)
 app.command("eval")(evaluate.run)
 app.command("bench")(bench.run)
 app.command("gate")(gate.run)
+app.command("predict")(predict.run)
 app.command("inspect")(inspect.run)
 app.add_typer(targets.app, name="targets")
 app.command("doctor")(doctor.run)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekd_cli.console import open_progress
+from edgekd_cli.extras import require_compress
 from edgekd_cli.options import Json
 from edgekd_cli.output import show_json, show_line, show_table
 from edgekd_cli.profile_text import show_profile
@@ -49,6 +52,52 @@ def show(
         return
     show_line(announce(name, profile))
     show_profile(profile)
+
+
+@app.command("calibrate")
+def calibrate(
+    target: Annotated[
+        str, typer.Option(help="Name, alias or YAML file of the device that this machine is.")
+    ] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of one call.", show_default="the target's")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file; one that is there is continued.",
+            show_default="beside the YAML file, or the user's data folder",
+        ),
+    ] = None,
+    budget_s: Annotated[
+        float, typer.Option(min=1.0, help="Stop measuring after so many seconds.")
+    ] = 540.0,
+    as_json: Json = False,
+) -> None:
+    """Measure layers on this machine, for edgekd predict."""
+    require_compress()
+    from dataclasses import asdict
+
+    from edgekd.device import load_profile
+    from edgekd.predict.calibrate import calibrate as measure
+    from edgekd.predict.predict import calibration_path
+
+    profile = load_profile(target)
+    path = out or calibration_path(target, profile)
+    table = measure(profile, path, threads=threads, budget_s=budget_s, progress=open_progress())
+    if as_json:
+        show_json(
+            {
+                "file": str(path),
+                "networks": len(table.networks),
+                "kernels": sum(len(network.kernels) for network in table.networks),
+                "conditions": dict(table.conditions),
+                "held_out": None if table.held_out is None else asdict(table.held_out),
+            }
+        )
+        return
+    kernels = sum(len(network.kernels) for network in table.networks)
+    show_line(f"{path}: {len(table.networks)} networks, {kernels} kernels on {table.machine}")
 
 
 def _plain(profile: DeviceProfile) -> dict[str, Any]:

@@ -92,6 +92,11 @@ class LatencyReport:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LatencyReport:
         """Read what ``to_dict`` wrote; raises MeasurementError on other data."""
+        if isinstance(data, Mapping) and data.get("kind") == "prediction":
+            raise MeasurementError(
+                "this is a prediction, not a measurement, and cannot be compared with one: "
+                "measure the model with edgekd bench"
+            )
         try:
             models = {str(k): ModelLatency.from_dict(k, m) for k, m in data["models"].items()}
             return cls(

@@ -196,8 +196,19 @@ def _open(name: str, threads: int, model: Mapping[str, Any]) -> Session:
         raise MeasurementError(f"model {name!r} cannot be loaded: {error}") from error
 
 
-def open_session(name: str, path: str, threads: int) -> ort.InferenceSession:
+def open_session(
+    name: str, path: str, threads: int, options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
     """Open an ONNX file as all measuring does; raises MeasurementError if that fails."""
+    options = options or measuring_options(threads)
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        raise MeasurementError(f"model {name!r} cannot be loaded: {one_line(error)}") from error
+
+
+def measuring_options(threads: int) -> ort.SessionOptions:
+    """Return the options of all measuring."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -205,10 +216,7 @@ def open_session(name: str, path: str, threads: int) -> ort.InferenceSession:
     options.log_severity_level = 3
     # Threads that spin after a call would take the core from the other model's next call.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no base class of their own
-        raise MeasurementError(f"model {name!r} cannot be loaded: {one_line(error)}") from error
+    return options
 
 
 def _versions(runtimes: set[str]) -> list[str]:

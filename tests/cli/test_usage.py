@@ -8,7 +8,17 @@ import re
 import pytest
 from edgekd_cli.app import app
 
-COMMANDS = ("compress", "eval", "bench", "gate", "inspect", "targets", "doctor", "demo")
+COMMANDS = (
+    "compress",
+    "eval",
+    "bench",
+    "gate",
+    "predict",
+    "inspect",
+    "targets",
+    "doctor",
+    "demo",
+)
 
 
 def test_every_command_is_listed_here() -> None:
@@ -50,6 +60,8 @@ def test_version(run_cli) -> None:
         ["bench", "m.onnx", "--rounds", "0"],
         ["bench"],
         ["doctor", "--nonsense"],
+        ["predict", "m.onnx", "--input-shape", "1,2"],
+        ["targets", "calibrate", "--budget-s", "0"],
     ],
     ids=" ".join,
 )

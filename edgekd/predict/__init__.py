@@ -1,0 +1,1 @@
+"""How long a model would take on a device: kernels of its graph, a roofline, measured tables."""
