@@ -42,7 +42,7 @@ def run(
     """Predict the latency of every kernel and of the whole; nothing is measured."""
     shapes = dict(_shape(text) for text in input_shape or [])
     require_compress()
-    from edgekd.device import load_profile
+    from edgekd.device import announce, load_profile
     from edgekd.predict.correct import Correction
     from edgekd.predict.predict import calibration_path, predict
     from edgekd.predict.table import CalibrationTable
@@ -55,6 +55,7 @@ def run(
     if as_json:
         show_json(found.to_dict())
     else:
+        show_line(announce(target, profile))
         _show(found)
 
 

@@ -30,6 +30,7 @@ _OF_THE_GPU = (
     "float_type",
     "layer_norm",
     "sparse_patterns",
+    "int8",
     "peak_gmacs",
     "memory_gb_per_s",
     "layer_overhead_us",

@@ -19,6 +19,8 @@ _FLOAT_FLAGS = {
     "aarch64": ("asimd", "asimdhp", "sve", "sve2"),
 }
 
+_PAYS = 1.5  # what quantizing at borders costs has to come back first
+
 
 def processor_fields(
     machine: Machine, rates: Rates, today: date
@@ -41,6 +43,7 @@ def processor_fields(
         "recipe": "int8-distilled",
         "channel_multiple": 16,
         "cpu_flags": kernel_flags(cpu),
+        "int8": _int8(rates),
         "peak_gmacs": {name: three_digits(rate) for name, rate in rates.gmacs.items()},
         "memory_gb_per_s": three_digits(rates.memory_gb_per_s),
         "layer_overhead_us": three_digits(rates.node_us),
@@ -65,6 +68,10 @@ def processor_fields(
             f"Runtime{', bfloat16 is OpenVINO' if 'bfloat16' in rates.gmacs else ''} "
             f"({rates.runtime})"
         ),
+        "int8": (
+            f"{measured}: fast where the INT8 rate of peak_gmacs is at least {_PAYS:g} times that "
+            "of float32"
+        ),
         "memory_gb_per_s": _memory_source(measured, threads, rates),
         "layer_overhead_us": (
             f"{measured}: what each of 128 more nodes on 16 numbers adds to a chain in ONNX "
@@ -84,6 +91,11 @@ def processor_fields(
             "keep"
         )
     return data, sources
+
+
+def _int8(rates: Rates) -> str:
+    """Say whether integers gain enough over floats to make up for quantizing at borders."""
+    return "fast" if rates.gmacs["int8"] >= _PAYS * rates.gmacs["float32"] else "slow"
 
 
 def kernel_flags(cpu: Cpu) -> list[str]:
