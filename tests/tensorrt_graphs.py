@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from networks import network, quantize
+from networks import Quantized, network, quantize
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.export.half import to_half
@@ -17,17 +17,22 @@ Model = onnx.ModelProto
 
 
 @cache
-def exported(name: str) -> bytes:
-    """Return a network of ``NETWORKS`` as edgekd writes it for TensorRT."""
+def quantized(name: str) -> Quantized:
+    """Return a network of ``NETWORKS`` quantized for TensorRT; callers do not change it."""
     net, inputs = network(name)
-    return quantize(net, *inputs, runtime="tensorrt").onnx()
+    return quantize(net, *inputs, runtime="tensorrt")
+
+
+@cache
+def exported(name: str, opset: int = 17) -> bytes:
+    """Return the same as edgekd writes it."""
+    return quantized(name).onnx(opset)
 
 
 @cache
 def exported_half(name: str) -> bytes:
     """Return the same in FP16, for TensorRT 11."""
-    net, inputs = network(name)
-    return to_half(quantize(net, *inputs, runtime="tensorrt").onnx(opset=20)).model
+    return to_half(exported(name, 20)).model
 
 
 def good_block() -> Model:

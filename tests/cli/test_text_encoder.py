@@ -48,13 +48,14 @@ def test_token_ids_and_mask_give_a_verified_embedding(run_cli, tmp_path: Path) -
         *("compress", str(tmp_path / "tiny.safetensors")),
         *("--arch", f"{tmp_path / 'arch.py'}:tiny", "--data", str(tmp_path / "tokens.npz")),
         *("--recipe", str(tmp_path / "recipe.yaml"), "--cache", str(tmp_path / "cache")),
-        *("--out", str(tmp_path / "bundle"), "--json"),
+        *("--out", str(tmp_path / "bundle"), "--json", "--runtime", "onnxruntime"),
     )
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert [tensor["name"] for tensor in manifest["spec"]["inputs"]] == ["ids", "mask"]
     assert manifest["stages"][-1]["metric"] == "cosine"
     assert manifest["stages"][-1]["accuracy"] > 0.99
+    assert {row["runtime"] for row in manifest["candidates"]["rows"]} == {"onnxruntime"}
     model = load(tmp_path / "bundle")
     feed = {name: arrays[f"x_val.{name}"][:3] for name in ("ids", "mask")}
     assert np.asarray(model(**feed)).shape == (3, 32)

@@ -99,6 +99,7 @@ class Stopping(Silent):
         self.notes.append(message)
 
 
+@pytest.mark.slow
 def test_a_stage_goes_on_with_its_training_and_removes_what_it_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

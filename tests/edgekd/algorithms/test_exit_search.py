@@ -84,6 +84,7 @@ def test_without_exits_or_with_confidences_of_nothing() -> None:
     assert cheapest_thresholds(unsure, 0.1).thresholds == (None,)
 
 
+@pytest.mark.slow
 def test_is_quick_and_the_same_again() -> None:
     samples = draw(10000, 1, exits=6)
 

@@ -11,15 +11,22 @@ import torch
 from networks import (
     NETWORKS,
     cosine,
-    network,
     nodes_of,
-    quantize,
     run_onnx,
     samples,
     trace,
 )
 from onnx import TensorProto, helper
-from tensorrt_graphs import exported_half, good_block, insert, node, set_scale, store
+from tensorrt_graphs import (
+    exported,
+    exported_half,
+    good_block,
+    insert,
+    node,
+    quantized,
+    set_scale,
+    store,
+)
 from torch import Tensor, nn
 
 from edgekd.errors import ExportError
@@ -59,13 +66,11 @@ class Handwritten(nn.Module):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_answers_stay_and_inputs_and_outputs_are_float32(name: str) -> None:
-    net, inputs = network(name)
-    found = quantize(net, *inputs, runtime="tensorrt")
-    model = found.onnx(opset=20)
+    found, model = quantized(name), exported(name, 20)
     half = to_half(model)
     assert half.kept == {}
-    before = run_onnx(model, found.spec, *inputs, optimise=False)
-    after = run_onnx(with_rounding(half.model), found.spec, *inputs)
+    before = run_onnx(model, found.spec, *found.inputs, optimise=False)
+    after = run_onnx(with_rounding(half.model), found.spec, *found.inputs)
     assert after[0].dtype == np.float32
     assert cosine(before[0], after[0]) > 0.9995
     ends = onnx.load_from_string(half.model).graph

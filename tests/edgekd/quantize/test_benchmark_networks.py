@@ -1,10 +1,12 @@
 """Small versions of the networks of the benchmarks, from torch to the kernels that run."""
 
+import itertools
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from marks import with_slow
 from networks import Quantized, build, cosine, quantize, run_onnx, samples
 from torch import Tensor, nn
 
@@ -15,6 +17,8 @@ from edgekd.export.kernels import KernelReport, read_kernels
 from edgekd.export.tensorrt_rules import check_tensorrt
 
 LAYERS, TOKENS, ROWS = 2, 16, 100
+# The encoder is a transformer too. A network is slow in all tests, since they share it.
+SLOW = [("vit", "onnxruntime"), ("vit", "tensorrt"), ("mobilenet", "tensorrt")]
 SMALL = {"width": 32, "depth": LAYERS, "heads": 2, "hidden": 64}
 
 
@@ -49,8 +53,12 @@ def kernels(name: str) -> KernelReport:
     return read_kernels(model, found.placement.reasons)
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
-@pytest.mark.parametrize("name", ["encoder", "vit", "mobilenet"])
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    with_slow(
+        itertools.product(["encoder", "vit", "mobilenet"], ["onnxruntime", "tensorrt"]), SLOW
+    ),
+)
 def test_outputs_stay_close_at_every_batch_size(name: str, runtime: str) -> None:
     net, inputs = network(name)
     found, model = journey(name, runtime)
@@ -63,7 +71,10 @@ def test_outputs_stay_close_at_every_batch_size(name: str, runtime: str) -> None
         assert cosine(answer, expected) > 0.998
 
 
-@pytest.mark.parametrize(("name", "linears"), [("encoder", 6 * LAYERS), ("vit", 4 * LAYERS + 1)])
+@pytest.mark.parametrize(
+    ("name", "linears"),
+    with_slow([("encoder", 6 * LAYERS), ("vit", 4 * LAYERS + 1)], [("vit", 4 * LAYERS + 1)]),
+)
 def test_transformers_run_the_kernels_that_measured_fastest(name: str, linears: int) -> None:
     operations = kernels(name).operations
     assert operations["QGemm"] == linears
@@ -91,7 +102,7 @@ def test_what_is_masked_does_not_reach_the_embedding() -> None:
     assert np.array_equal(before, after)
 
 
-@pytest.mark.parametrize("name", ["encoder", "vit"])
+@pytest.mark.parametrize("name", with_slow(["encoder", "vit"], ["vit"]))
 def test_for_tensorrt_both_products_of_attention_are_quantized(name: str) -> None:
     found, model = journey(name, "tensorrt")
     assert check_tensorrt(model) == ()

@@ -1,4 +1,5 @@
 import pytest
+from marks import with_slow
 from networks import NETWORKS, network, quantize
 from torch import fx
 
@@ -35,7 +36,7 @@ def test_a_block_ends_with_the_quantizer_that_the_next_one_reads() -> None:
     assert ends[:-1] == ["call_module"] * 4 and ends[-1] == "call_function"
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", with_slow(NETWORKS, NETWORKS.keys() - {"resnet", "transformer"}))
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
 def test_blocks_follow_each_other_and_hold_every_weight(name: str, runtime: str) -> None:
     net, inputs = network(name)

@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
+from marks import with_slow
 from networks import (
     IMAGE,
     NETWORKS,
@@ -31,6 +32,8 @@ from edgekd.quantize.convert import convert
 from edgekd.quantize.prepare import prepare
 
 ALL_INTEGER = ("chain", "resnet", "mobile", "concat", "hardswish", "two_inputs", "mlp", "signal")
+# Other tests here have what they are made of. A network is slow in all tests: they share it.
+SLOW = ("concat", "two_inputs", "mlp")
 FLOAT_REASON = "its output is the model's output, kept in full resolution"
 
 
@@ -58,13 +61,13 @@ def check_outputs(net: nn.Module, found: Quantized, model: bytes) -> None:
         assert float((d - torch.from_numpy(e)).abs().max()) < 0.01 * size
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", with_slow(NETWORKS, SLOW))
 def test_outputs_stay_close_at_every_step(name: str) -> None:
     found, model, _ = journey(name)
     check_outputs(network(name)[0], found, model)
 
 
-@pytest.mark.parametrize("name", ALL_INTEGER)
+@pytest.mark.parametrize("name", with_slow(ALL_INTEGER, SLOW))
 def test_everything_runs_on_integers(name: str) -> None:
     _, _, report = journey(name)
     in_float = [layer for layer in report.layers if layer.precision != "int8"]
@@ -72,7 +75,7 @@ def test_everything_runs_on_integers(name: str) -> None:
     assert "Conv" not in report.operations and "Gemm" not in report.operations
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", with_slow(NETWORKS, SLOW))
 def test_the_report_counts_and_explains(name: str) -> None:
     _, _, report = journey(name)
     assert all(layer.reason for layer in report.layers if layer.precision != "int8")
@@ -110,7 +113,10 @@ def test_layers_named_by_the_caller_stay_in_float() -> None:
     assert len(placement.weights) == len(everything.weights) - 1
 
 
-@pytest.mark.parametrize(("name", "layer"), [("chain", "b.0"), ("mobile", "depth.0")])
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [pytest.param("chain", "b.0", marks=pytest.mark.slow), ("mobile", "depth.0")],
+)
 def test_onnx_runtime_does_not_quantize_what_was_left_in_float(name: str, layer: str) -> None:
     found = journey(name)[0]
     placement = onnxruntime.place(found.graph, {layer: "asked for"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from exits import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import with_slow
 
 from edgekd.errors import BundleError, DataError
 from edgekd.runtime import Answer, Cascade, Manifest, Model, load
@@ -30,7 +32,9 @@ from edgekd.runtime.cascade import segment_spec
 from edgekd.runtime.manifest import Deployment
 from edgekd.runtime.opening import check_signature, open_session
 
-CASES = [(name, kind) for name in NETWORKS for kind in KINDS]
+# Other tests of this file run a quantized CNN, and test_segments.py what is left out here.
+SLOW = [("cnn", "tensorrt"), ("encoder", "tensorrt"), ("encoder", "onnxruntime")]
+CASES = with_slow([(name, kind) for name in NETWORKS for kind in KINDS], SLOW)
 
 
 def write(out: Path, name: str = "cnn", kind: str = "onnxruntime", **cascade: Any) -> Path:
@@ -262,18 +266,21 @@ def test_segments_have_to_be_what_the_manifest_says(bundle: Path, tmp_path: Path
             load(folder, operating_point="full")
 
 
-def test_runs_on_openvino_as_well(tmp_path: Path) -> None:
+def test_runs_on_openvino_as_well(bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="needs OpenVINO: pip install 'edgekd[openvino]'")
     for name, kind in (("cnn", "onnxruntime"), ("encoder", "float")):
         feed = inputs_of(name, 12)
-        folder = write(tmp_path / name, name, kind)
+        folder = write(tmp_path / f"{name}-{kind}", name, kind)
         cascade = load(folder, operating_point="default", runtime="openvino", threads=1)
         outputs, exits = cascade.run(**feed)
         answers = all_exits(name, kind, feed)
         for i, exit in enumerate(exits):
             np.testing.assert_allclose(outputs[i], answers[exit][0][i], rtol=0.05, atol=0.05)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["target"]["runtime"] = "tensorrt"
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="written for tensorrt"):
-        load(write(tmp_path / "trt", "cnn", "tensorrt"), operating_point="full", runtime="openvino")
+        load(bundle, operating_point="full", runtime="openvino")
 
 
 def test_what_a_segment_has_to_take_and_give(bundle: Path) -> None:

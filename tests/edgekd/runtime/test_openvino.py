@@ -10,6 +10,7 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
+from marks import with_slow
 from onnx import TensorProto, helper
 
 from edgekd.errors import BundleError, DataError
@@ -197,7 +198,7 @@ def test_garbage_is_refused_in_one_line() -> None:
 
 
 @needs_openvino
-@pytest.mark.parametrize("make", [networks.ResNet, networks.Mobile])
+@pytest.mark.parametrize("make", with_slow([networks.ResNet, networks.Mobile], [networks.Mobile]))
 def test_quantized_graphs_run_on_integers(make: Any) -> None:
     """The graph written for ONNX Runtime: uint8 activations, int8 weights, int32 biases."""
     x = networks.samples(32, 3, 8, 8)

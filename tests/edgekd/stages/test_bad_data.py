@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from marks import with_slow
 from networks import IMAGE, Chain, build
 from onnx import numpy_helper
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ from edgekd.stages import quantize
 from edgekd.state import CompressionState
 
 TARGETS = ("cpu", "jetson")
+# A dead layer goes through every option for both, and what has no target here is for jetson.
+cpu_is_enough = pytest.mark.parametrize("target", with_slow(TARGETS, ["jetson"]))
 Array = np.ndarray[Any, Any]
 
 
@@ -106,7 +109,7 @@ def damaged(change: Callable[[Chain], None]) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@cpu_is_enough
 @pytest.mark.parametrize(
     ("method", "value"),
     [("minmax", 0.0), ("percentile", 0.0), ("mse", 0.0), ("entropy", 0.0), ("mse", 1.0)],
@@ -120,14 +123,14 @@ def test_images_that_are_all_equal(tmp_path: Path, target: str, method: str, val
     assert bool(notes) == ("zero_ranges" in state.details)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@cpu_is_enough
 def test_a_dead_input_channel(tmp_path: Path, target: str) -> None:
     x = images()
     x[:, 1] = 0.0
     assert quantized(prepared(tmp_path, x, target))[2] == []
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@cpu_is_enough
 @pytest.mark.parametrize("change", [dead_relu, zero_layer])
 def test_a_layer_that_gives_zero_only_is_a_stated_fallback(
     tmp_path: Path, target: str, change: Callable[[Chain], None]
@@ -137,7 +140,7 @@ def test_a_layer_that_gives_zero_only_is_a_stated_fallback(
     assert f"the range of {name}" in note and "is zero on the calibration samples" in note
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@cpu_is_enough
 @pytest.mark.parametrize("change", [zero_channel, nearly_zero_channel])
 def test_a_channel_of_zero_weights(
     tmp_path: Path, target: str, change: Callable[[Chain], None]
@@ -157,7 +160,7 @@ def test_a_dead_layer_goes_through_every_option(tmp_path: Path, target: str) -> 
     )
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@cpu_is_enough
 def test_a_single_calibration_sample(tmp_path: Path, target: str) -> None:
     job = prepared(tmp_path, images(4), target)
     assert len(job.data.calibration) == 1

@@ -50,6 +50,7 @@ def stage(**options: Any) -> QuantizeStage:
     return QuantizeStage(stage="quantize", **{"distill": None, **options})
 
 
+@pytest.mark.slow
 def test_every_option_meets_four_bits(state: Any) -> None:
     training = Distill(epochs=1, max_steps=2, learning_rate=1e-4)
     found = quantize.run(state, stage(**EVERYTHING, distill=training), Silent())

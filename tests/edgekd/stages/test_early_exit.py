@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from marks import with_slow
 from networks import IMAGE, Mlp, ResNet, build, run_onnx, samples, trace
 from states import inputs, make_state
 from torch import Tensor, fx, nn
@@ -222,7 +223,10 @@ class Counted(Silent):
         self.notes.append(message)
 
 
-@pytest.mark.parametrize("phase", ["early_exit: backbone and heads", "early_exit: heads"])
+@pytest.mark.parametrize(
+    "phase",
+    with_slow(["early_exit: backbone and heads", "early_exit: heads"], ["early_exit: heads"]),
+)
 def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(
     state: CompressionState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:

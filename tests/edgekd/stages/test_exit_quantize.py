@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from exits import open_session
+from marks import with_slow
 from networks import IMAGE, ResNet, build, run_onnx, samples
 from states import inputs, make_state
 
@@ -54,7 +55,11 @@ def steps(model: bytes) -> Counter[str]:
     return Counter(n.op_type for n in graph.node if "Quantize" in n.op_type)
 
 
-@pytest.fixture(scope="module", params=["cpu", "jetson"])
+TARGETS = ["cpu", "jetson"]
+cpu_is_enough = pytest.mark.parametrize("state", with_slow(TARGETS, ["jetson"]), indirect=True)
+
+
+@pytest.fixture(scope="module", params=TARGETS)
 def state(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> CompressionState:
@@ -74,6 +79,7 @@ def behind(integers: CompressionState) -> CompressionState:
     return run(integers, EXITS)
 
 
+@cpu_is_enough
 def test_heads_read_the_integers_of_the_cut(
     state: CompressionState, integers: CompressionState, behind: CompressionState
 ) -> None:
@@ -85,6 +91,7 @@ def test_heads_read_the_integers_of_the_cut(
     assert with_heads["QuantizeLinear"] > alone["QuantizeLinear"]
 
 
+@cpu_is_enough
 def test_the_final_output_is_the_same_to_the_last_bit_in_torch_and_onnx(
     state: CompressionState, integers: CompressionState, behind: CompressionState
 ) -> None:
@@ -97,6 +104,7 @@ def test_the_final_output_is_the_same_to_the_last_bit_in_torch_and_onnx(
     assert np.array_equal(plain, run_onnx(exported(behind), behind.full_spec, x)[0])
 
 
+@cpu_is_enough
 def test_heads_follow_what_they_were_in_float(
     integers: CompressionState, behind: CompressionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +151,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> CompressionState:
     return run(replace(made, cache=StepCache(folder / "cache")), INTEGERS)
 
 
+@pytest.mark.slow
 def test_exits_behind_a_quantized_list_of_tokens(tokens: CompressionState) -> None:
     behind = run(tokens, EXITS.model_copy(update={"at": ("layers.0", "layers.2")}))
     assert [exit_.head for exit_ in behind.exits] == ["local", "attention"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from marks import with_slow
 from networks import IMAGE, DenseOutput, build, cosine, run_onnx
 from networks import Mobile as MobileNetwork
 from networks import ResNet as ResNetwork
@@ -37,7 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 NETWORKS = {"resnet": ResNetwork, "mobile": MobileNetwork, "dense": DenseOutput}
 
 
-@pytest.fixture(scope="module", params=("resnet", "mobile"))
+@pytest.fixture(scope="module", params=with_slow(("resnet", "mobile"), ["mobile"]))
 def state(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_state(request.param, tmp_path_factory.mktemp("state"))
 
@@ -62,6 +63,11 @@ def run(state: CompressionState, **options: Any) -> CompressionState:
 @pytest.fixture(scope="module")
 def plain(state: CompressionState) -> CompressionState:
     return run(state)
+
+
+@pytest.fixture(scope="module")
+def everything(state: CompressionState) -> CompressionState:
+    return run(state, **OPTIONS["all"])
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +101,10 @@ def test_every_option_keeps_the_kernels_and_the_outputs(
     assert np.abs(runtime - converted.numpy()).max() < 0.01 * float(original.abs().max())
 
 
-def test_the_stage_says_what_was_done(state: CompressionState, plain: CompressionState) -> None:
-    details = run(state, **OPTIONS["all"]).details
+def test_the_stage_says_what_was_done(
+    everything: CompressionState, plain: CompressionState
+) -> None:
+    details = everything.details
     assert details["corrected_biases"] > 3 and details["equalized_pairs"] >= 0
     assert all(after <= before for before, after in details["block_errors"])
     assert not {"corrected_biases", "equalized_pairs", "block_errors"} & plain.details.keys()
@@ -118,8 +126,10 @@ def test_the_state_that_was_given_stays_as_it_was(state: CompressionState) -> No
     assert all(torch.equal(p, before[name]) for name, p in state.model.named_parameters())
 
 
-def test_the_same_seed_gives_the_same_integers(state: CompressionState) -> None:
-    first, second = (run(state, **OPTIONS["all"]).model.state_dict() for _ in range(2))
+def test_the_same_seed_gives_the_same_integers(
+    state: CompressionState, everything: CompressionState
+) -> None:
+    first, second = (s.model.state_dict() for s in (everything, run(state, **OPTIONS["all"])))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from marks import with_slow
 from networks import IMAGE, build, conv_bn
 from prunable_networks import PRUNABLE
 from states import make_state, original_ms
@@ -103,11 +104,11 @@ def answers(module: fx.GraphModule, state: CompressionState) -> Tensor:
     ("budget", "share", "steps", "across"),
     [
         ("macs", 0.5, 3, "damage"),
-        ("macs", 0.5, 1, "importance"),
+        pytest.param("macs", 0.5, 1, "importance", marks=pytest.mark.slow),
         ("macs", 0.4, 2, "uniform"),
-        ("parameters", 0.6, 1, "damage"),
+        pytest.param("parameters", 0.6, 1, "damage", marks=pytest.mark.slow),
         ("parameters", 0.5, 2, "importance"),
-        ("parameters", 0.7, 1, "uniform"),
+        pytest.param("parameters", 0.7, 1, "uniform", marks=pytest.mark.slow),
     ],
 )
 def test_counted_budgets_hold_as_torch_counts_them(
@@ -152,7 +153,10 @@ def test_a_single_unit_that_is_left_is_counted(state: CompressionState) -> None:
     assert {name: len(tensors[f"{name}.weight"]) for name in groups} == groups
 
 
-@pytest.mark.parametrize("importance", get_args(Kind))
+# Most tests here prune by taylor, and test_importance.py ranks by every kind.
+@pytest.mark.parametrize(
+    "importance", with_slow(get_args(Kind), set(get_args(Kind)) - {"activation"})
+)
 def test_every_importance_ranks_units(state: CompressionState, importance: str) -> None:
     after = run(state, macs=0.5, importance=importance, across="importance", steps=2)
     assert facts(after)["importance"] == importance
@@ -162,6 +166,7 @@ def test_every_importance_ranks_units(state: CompressionState, importance: str) 
 # -- blocks ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_block_that_hardly_matters_goes_as_a_whole(state: CompressionState) -> None:
     progress = Notes()
     after = run(state, progress, macs=0.4)

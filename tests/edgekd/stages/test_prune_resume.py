@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from marks import with_slow
 from networks import IMAGE, ResNet, build, conv_bn
 from states import make_state, original_ms
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ def never(*_: Any, **__: Any) -> Any:
     pytest.fail("it was computed again")
 
 
-@pytest.mark.parametrize("training", [1, 2])
+@pytest.mark.parametrize("training", with_slow([1, 2], [1]))
 def test_the_rest_is_done_to_the_last_bit(
     state: CompressionState,
     whole: CompressionState,

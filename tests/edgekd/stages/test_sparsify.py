@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from marks import with_slow
 from networks import IMAGE, build, conv_bn
 from onnx import numpy_helper
 from states import make_state
@@ -129,7 +130,7 @@ class Stopping(Silent):
         yield advance
 
 
-@pytest.mark.parametrize("stop", [3, 8])
+@pytest.mark.parametrize("stop", with_slow([3, 8], [8]))
 def test_a_stage_that_is_stopped_goes_on_to_the_same_weights(
     state: CompressionState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
@@ -268,7 +269,10 @@ def sparse(state: CompressionState) -> CompressionState:
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [*(("cpu", name) for name in QUANTIZED), ("jetson", "all"), ("jetson", "float layers")],
+    with_slow(
+        [*(("cpu", name) for name in QUANTIZED), ("jetson", "all"), ("jetson", "float layers")],
+        [("cpu", "all")],
+    ),
 )
 def test_zeros_are_integer_zeros_in_the_file(
     sparse: CompressionState, target: str, name: str
