@@ -14,18 +14,22 @@ import json
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter_ns, thread_time_ns
-from typing import Any
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 
-from edgekd.bench.worker import Call, measuring_options, open_session, random_feed
+from edgekd.bench.clock import running_ns
+from edgekd.bench.worker import measuring_options, open_session, random_feed, time_calls
 from edgekd.errors import MeasurementError
 from edgekd.runtime.tensors import describe, one_line
+
+if TYPE_CHECKING:
+    from edgekd.bench.worker import Call
 
 _WARM_UP_NS = 15_000_000
 _PROFILE_NS = 120_000_000
@@ -76,36 +80,15 @@ def _measure(model: Mapping[str, str], beside: Call, threads: int, seed: int) ->
         for _ in range(rounds):
             call()
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    samples = _take_turns(
-        {"network": call, "reference": beside}, _between(_TIMED_NS / once_ns / 2), threads, seed
-    )
+    calls = {"network": call, "reference": beside}
+    # The call before each timed one makes it that of a model called in a loop.
+    times = time_calls(calls, _between(_TIMED_NS / once_ns / 2), random.Random(seed), primers=1)
+    took = {name: float(np.median([*map(running_ns, rows)])) / 1e3 for name, rows in times.items()}
     return {
-        "total_us": float(np.median(samples["network"])) / 1e3,
-        "reference_us": float(np.median(samples["reference"])) / 1e3,
+        "total_us": took["network"],
+        "reference_us": took["reference"],
         "nodes": _nodes(events, rounds),
     }
-
-
-def _take_turns(
-    calls: Mapping[str, Call], rounds: int, threads: int, seed: int
-) -> dict[str, list[int]]:
-    """Return name -> nanoseconds of each round; an untimed call comes before each timed one.
-
-    So the time is that of a model called in a loop. One thread never waits within a call: its own
-    processor time is what the call takes, without what other programs took from the core.
-    """
-    clock: Callable[[], int] = thread_time_ns if threads == 1 else perf_counter_ns
-    order = random.Random(seed)
-    samples: dict[str, list[int]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name in order.sample(sorted(calls), len(calls)):
-            calls[name]()
-            start = clock()
-            result = calls[name]()
-            stop = clock()
-            del result
-            samples[name].append(stop - start)
-    return samples
 
 
 def _between(rounds: float) -> int:
