@@ -60,10 +60,12 @@ def main() -> None:
     if options.read:
         series = [row for path in options.read for row in json.loads(path.read_text())]
     else:
+        series = []
         with busy(options.load):
-            series = [measure(Path(model), options) for model in options.models]
-        if options.out:
-            options.out.write_text(json.dumps(series))
+            for model in options.models:
+                series.append(measure(Path(model), options))
+                if options.out:
+                    options.out.write_text(json.dumps(series))
     for row in series:
         print_tables(row)
     for stored in series:
