@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from benchmarks.slow_copy import slower_by
+from benchmarks.slow_copy import slower_copies
 from edgekd.bench.pairs import centre, process_centre
 from edgekd.bench.rank_sum import shift_bounds
 from edgekd.bench.runner import Variant
@@ -106,9 +106,7 @@ def measure(model: Path, options: argparse.Namespace) -> Series:
     protocol = replace(PROTOCOL, rounds=rounds_for(trial, BUDGET_S, time.monotonic() - started))
     answers: dict[float, Answers] = {effect: [] for effect in EFFECTS}
     with tempfile.TemporaryDirectory() as folder:
-        copies = {0.0: model} | {
-            effect: slower_by(model, Path(folder), effect, protocol) for effect in EFFECTS[1:]
-        }
+        copies = {0.0: model, **slower_copies(model, Path(folder), EFFECTS[1:], protocol)}
         begun, number = time.monotonic(), 0
         while any(len(rows) < wanted(effect, options) for effect, rows in answers.items()):
             for effect, rows in answers.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,14 @@ from edgekd.bench.protocol import Protocol
 from edgekd.bench.runner import Variant
 from edgekd.gate.latency import BASELINE, CANDIDATE, run_process
 
-_SIDE = 32  # of the matrices that are multiplied: a product takes about a microsecond
+# Side of the square matrices that are multiplied -> about the microseconds of a product.
+_SIDES = {8: 0.3, 16: 0.5, 32: 1.0, 64: 4.0, 128: 30.0}
+_MANY = 200  # products that slow a copy down by a fifth or more
+_PROCESSES = 6
 
 
-def slow_copy(model: Path, copy: Path, products: int) -> None:
-    """Write ``copy``: the model with a chain of matrix products beside it.
+def slow_copy(model: Path, copy: Path, products: int, side: int) -> None:
+    """Write ``copy``: the model with a chain of ``side`` x ``side`` matrix products beside it.
 
     The chain starts at the first input and ends, times zero, in the first output, so that no
     runtime can leave it out.
@@ -32,8 +37,8 @@ def slow_copy(model: Path, copy: Path, products: int) -> None:
                 node.output[index] = "slow_before"
     kind = graph.output[0].type.tensor_type.elem_type
     constants = {
-        "slow_shape": np.array([_SIDE, _SIDE], np.int64),
-        "slow_factor": np.eye(_SIDE, dtype=np.float32),
+        "slow_shape": np.array([side, side], np.int64),
+        "slow_factor": np.eye(side, dtype=np.float32),
         "slow_zero": np.zeros((), np.float32),
         "slow_all": np.array([0, 1], np.int64),
     }
@@ -60,21 +65,32 @@ def slow_copy(model: Path, copy: Path, products: int) -> None:
     onnx.save(network, copy)
 
 
-def slower_by(
-    model: Path, folder: Path, share: float, protocol: Protocol, processes: int = 4
-) -> Path:
-    """Return a copy that takes about ``share`` longer, found by measuring a few copies."""
-    products, path = 16, folder / f"{model.stem}-{share:g}.onnx"
-    for _ in range(6):
-        slow_copy(model, path, products)
+def slower_copies(
+    model: Path, folder: Path, shares: Sequence[float], protocol: Protocol
+) -> dict[float, Path]:
+    """Return for each share a copy that takes about so much longer.
+
+    What the chain costs by itself and what a product adds are measured on two copies, one of them
+    far slower than any that is wanted, so that noise of a per cent does not matter.
+    """
+    trial = run_process({BASELINE: Variant(model), CANDIDATE: Variant(model)}, protocol, 0, None)
+    call_us = float(np.median(trial["samples_ns"][BASELINE])) / 1e3
+    side = next((side for side, us in _SIDES.items() if us > call_us / 2000), max(_SIDES))
+
+    def measured(products: int) -> float:
+        path = folder / "trial.onnx"
+        slow_copy(model, path, products, side)
         pair = {BASELINE: Variant(model), CANDIDATE: Variant(path)}
         found = [
             centre(run_process(pair, protocol, number, None), BASELINE, CANDIDATE, "running")
-            for number in range(processes)
+            for number in range(_PROCESSES)
         ]
-        slower = math.expm1(float(np.median([value.log_ratio for value in found])))
-        if abs(slower - share) < 0.0015:
-            break
-        factor = share / max(slower, share / 8)
-        products = max(1, round(products * min(8.0, factor)))
-    return path
+        return math.expm1(statistics.median(value.log_ratio for value in found))
+
+    least, most = measured(1), measured(_MANY)
+    each = (most - least) / (_MANY - 1)
+    copies = {}
+    for share in shares:
+        copies[share] = folder / f"{model.stem}-{share:g}.onnx"
+        slow_copy(model, copies[share], max(1, 1 + round((share - least) / each)), side)
+    return copies
