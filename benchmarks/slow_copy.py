@@ -70,15 +70,14 @@ def slower_copies(
 ) -> dict[float, Path]:
     """Return for each share a copy that takes about so much longer.
 
-    What the chain costs by itself and what a product adds are measured on two copies, one of them
-    far slower than any that is wanted, so that noise of a per cent does not matter.
+    What a product adds is measured on a copy that is far slower than any that is wanted, so that
+    noise of a per cent does not matter; what the chain adds by itself, on each copy.
     """
     trial = run_process({BASELINE: Variant(model), CANDIDATE: Variant(model)}, protocol, 0, None)
     call_us = float(np.median(trial["samples_ns"][BASELINE])) / 1e3
     side = next((side for side, us in _SIDES.items() if us > call_us / 2000), max(_SIDES))
 
-    def measured(products: int) -> float:
-        path = folder / "trial.onnx"
+    def measured(path: Path, products: int) -> float:
         slow_copy(model, path, products, side)
         pair = {BASELINE: Variant(model), CANDIDATE: Variant(path)}
         found = [
@@ -87,10 +86,12 @@ def slower_copies(
         ]
         return math.expm1(statistics.median(value.log_ratio for value in found))
 
-    least, most = measured(1), measured(_MANY)
-    each = (most - least) / (_MANY - 1)
+    trials = folder / "trial.onnx"
+    each = (measured(trials, _MANY) - measured(trials, 1)) / (_MANY - 1)
     copies = {}
     for share in shares:
         copies[share] = folder / f"{model.stem}-{share:g}.onnx"
-        slow_copy(model, copies[share], max(1, 1 + round((share - least) / each)), side)
+        guess = max(1, round(share / each))
+        off = measured(copies[share], guess) - share
+        slow_copy(model, copies[share], max(1, round(guess - off / each)), side)
     return copies
