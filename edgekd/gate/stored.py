@@ -1,7 +1,7 @@
 """A baseline's latency kept in a file, for where the baseline itself cannot be run any more.
 
 This is the weaker way. Machines drift between two measurements, and no test of the samples sees
-that: see the false alarms of the row "stored" in docs/benchmarks.md.
+that: see the false alarms of the column "--stored" in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ FORMAT = "edgekd-gate-baseline-1"
 PROCESSES = 12
 
 NOTE = (
-    "against stored numbers: weaker than measuring both now, since machines drift between two "
-    "measurements; see the false alarms of 'stored' in docs/benchmarks.md"
+    "against stored numbers: weaker than measuring both now; when only the load of the machine had "
+    "changed, 48 to 92 % of such gates were false alarms (docs/benchmarks.md)"
 )
 
 
