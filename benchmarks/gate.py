@@ -112,7 +112,7 @@ def measure(model: Path, options: argparse.Namespace) -> Series:
             for effect, rows in answers.items():
                 if len(rows) < wanted(effect, options):
                     pair = {BASELINE: Variant(model), CANDIDATE: Variant(copies[effect])}
-                    rows.append(run_process(pair, protocol, number, None))
+                    rows.append(run_process(pair, protocol, len(rows), None))
                     number += 1
     return {
         "model": model.name,

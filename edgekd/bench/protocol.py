@@ -12,8 +12,9 @@ from edgekd.errors import MeasurementError
 VERSION = "duet-2"
 """The rules of the worker. Change it with them: reports of two versions cannot be compared.
 
-duet-2: every process loads all models in random order, calls each until its time is stable, then
-calls each of them once a round in random order and times each call alone with a monotonic clock.
+duet-2: every process loads all models, calls each until its time is stable, then calls each of them
+once a round in random order and times each call alone with a monotonic clock. Who is loaded and
+warmed up first changes from process to process.
 A process keeps to as many cores as a call has threads, the next one to the next cores. ONNX Runtime
 runs sequentially, its threads do not spin; OpenVINO has one stream; Python's garbage collector
 rests.

@@ -117,19 +117,18 @@ def prepare(
 ) -> Ready:
     """Load ``models`` and warm them up; raises what ``run`` raises."""
     order = random.Random(f"{protocol.seed}-{process}")
-    names = order.sample(sorted(models), len(models))  # where a model lies in memory is luck
+    # The first to load and to be called gets other memory than the last: they take turns.
+    turn = process % len(models)
+    names = [*models][turn:] + [*models][:turn]
     opened = {name: _open(name, protocol.threads, models[name]) for name in names}
     sessions = {name: opened[name] for name in models}
     inputs = _all_inputs(sessions, protocol.batch, same_inputs)
-    feeds = {
-        name: random_feed(own, protocol.seed) if inputs_file is None else _stored(inputs_file, own)
-        for name, own in inputs.items()
-    }
+    feeds = _feeds(inputs, protocol.seed, inputs_file)
     calls = {
         name: _call(session, feeds[name], models[name].get("extra", 0))
         for name, session in sessions.items()
     }
-    warm_up_ms = {name: _warm_up(name, call, protocol.warmup_ms) for name, call in calls.items()}
+    warm_up_ms = {name: _warm_up(name, calls[name], protocol.warmup_ms) for name in names}
     runtimes = _versions({model["runtime"] for model in models.values()})
     facts = {"runtime": ", ".join(runtimes), "warm_up_ms": warm_up_ms}
     return Ready(calls, inputs, order, facts)
@@ -260,6 +259,25 @@ def _all_inputs(
     if same_inputs:
         return dict.fromkeys(sessions, _shared_inputs(sessions, batch))
     return {name: _inputs(name, session, batch) for name, session in sessions.items()}
+
+
+def _feeds(
+    inputs: Mapping[str, Mapping[str, TensorSpec]], seed: int, file: Path | None
+) -> dict[str, Feed]:
+    """Return each model's arrays; models of the same inputs share them.
+
+    Copies would lie elsewhere in memory, and the one that lies better would make its model faster:
+    by almost 2 % in OpenVINO, which reads them in place.
+    """
+    made: list[tuple[Mapping[str, TensorSpec], Feed]] = []
+    feeds = {}
+    for name, own in inputs.items():
+        feed = next((feed for other, feed in made if other == own), None)
+        if feed is None:
+            feed = random_feed(own, seed) if file is None else _stored(file, own)
+            made.append((own, feed))
+        feeds[name] = feed
+    return feeds
 
 
 def _stored(path: Path, inputs: Mapping[str, TensorSpec]) -> Feed:

@@ -90,7 +90,8 @@ def self_test(
         shown = 0
         while time.monotonic() - started < seconds:
             slower = EFFECTS[number % len(EFFECTS)]
-            centres[slower].append(_centre(model, copies[slower], protocol, number))
+            turn = len(centres[slower])
+            centres[slower].append(_centre(model, copies[slower], protocol, turn))
             number += 1
             now = min(round(seconds), round(time.monotonic() - started))
             advance(now - shown)
