@@ -25,6 +25,7 @@ ROWS = (
     {"graph"},
     {"quantize", "sparse", "synthesis", "exits"},
     {"runtime"},
+    {"engine"},
     {"bench"},
     {"export"},
     {"predict"},
@@ -38,13 +39,14 @@ ROWS = (
     {"summary"},
     {"report"},
     {"evaluate"},
+    {"building", "deploy", "signing"},
     {"gate"},
     {"pipeline", "demo"},
 )
 LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
 INSIDE_A_ROW = {("recipe", "device"), ("data", "model")}
 
-ON_DEVICE = {"errors", "progress", "spec", "preprocessing", "runtime"}
+ON_DEVICE = {"errors", "progress", "spec", "preprocessing", "runtime", "engine"}
 WITHOUT_TORCH = {
     "errors",
     "device",
@@ -53,12 +55,16 @@ WITHOUT_TORCH = {
     "settings",
     "metrics",
     "runtime",
+    "engine",
+    "building",
+    "deploy",
+    "signing",
     "bench",
     "evaluate",
     "gate",
 }
 HEAVY = {"torch", "onnx", "onnxscript", "pydantic", "sklearn"}
-OPTIONAL = {"tensorrt", "tensorrt_rtx", "openvino", "nncf", "torchao", "pynvml"}
+OPTIONAL = {"tensorrt", "tensorrt_rtx", "openvino", "nncf", "torchao", "pynvml", "cryptography"}
 
 
 def modules() -> list[tuple[str, Path]]:

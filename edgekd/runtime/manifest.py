@@ -11,6 +11,7 @@ from typing import Any
 from edgekd.errors import BundleError, DataError
 from edgekd.preprocessing import ImagePreprocessing
 from edgekd.runtime.cascade_manifest import CascadeManifest, parse_cascade
+from edgekd.runtime.engine_manifest import EngineEntry, parse_engines
 from edgekd.runtime.fields import MANIFEST_NAME, mapping, need, tensor_name, text
 from edgekd.spec import ModelSpec
 
@@ -35,8 +36,8 @@ class FileEntry:
 class Deployment:
     """What production is to run: a role of ``models``, a runtime, and the precision of floats.
 
-    ``runtime`` is ``onnxruntime`` or ``openvino``; ``precision`` is ``f32``, ``bf16`` or None for
-    the runtime's own, which is ``f32`` in both.
+    ``runtime`` is ``onnxruntime``, ``openvino`` or ``tensorrt``; ``precision`` is ``f32``, ``bf16``
+    or None for the runtime's own, which is ``f32`` in the first two.
     """
 
     model: str = "compressed"
@@ -51,7 +52,8 @@ class Manifest:
     ``models`` names a file for every role (``compressed``, ``baseline``); ``preprocessing`` is
     keyed by input name and may be empty; ``deployment`` is what was chosen for the target, by
     default the compressed model on ONNX Runtime; ``cascade`` are the segments of a model with early
-    exits; ``data`` is the whole manifest as plain JSON data.
+    exits; ``engines`` are what TensorRT built of it; ``data`` is the whole manifest as plain JSON
+    data.
     """
 
     format_version: int
@@ -65,6 +67,7 @@ class Manifest:
     task: str
     deployment: Deployment
     cascade: CascadeManifest | None
+    engines: tuple[EngineEntry, ...]
     data: Mapping[str, Any] = field(repr=False)
 
 
@@ -91,6 +94,7 @@ def parse_manifest(data: object) -> Manifest:
     files = _files(fields["files"])
     spec = _spec(fields["spec"])
     models = _models(fields["models"], files)
+    inputs = [tensor.name for tensor in spec.inputs]
     return Manifest(
         format_version=FORMAT_VERSION,
         name=text(fields["name"], "name"),
@@ -103,6 +107,7 @@ def parse_manifest(data: object) -> Manifest:
         task=_task(fields["task"]),
         deployment=_deployment(fields.get("deployment"), models),
         cascade=_cascade(fields.get("cascade"), files, spec),
+        engines=parse_engines(fields.get("engines"), files, models, inputs),
         data=fields,
     )
 
