@@ -36,7 +36,8 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 if [ -z "${TRTEXEC-}" ] && command -v edgekd >/dev/null 2>&1; then
     exec edgekd build "$here" "$@"
 fi
-[ $# -eq 0 ] || refuse 'options are for edgekd, which is not on the PATH'
+"""
+_FIND = r"""[ $# -eq 0 ] || refuse 'options are for edgekd, which is not on the PATH'
 
 trtexec=${TRTEXEC-}
 for candidate in trtexec /usr/src/tensorrt/bin/trtexec; do
@@ -58,11 +59,11 @@ case $found in
 esac
 version=$((major * 100 + minor))
 """
-_NO_VARIANT = r"""else
+_OTHERWISE = r"""else
     refuse "the bundle has no model for TensorRT $major.$minor, only for "{versions}
 fi
 """
-_END = r"""
+_BUILD = r"""
 engine=$here/model.engine
 partial=$engine.$$.partial
 trap 'rm -f -- "$partial"' EXIT
@@ -88,12 +89,11 @@ def build_script(data: Mapping[str, Any], spec: ModelSpec) -> bytes:
     """
     try:
         branches = "".join(_branches(data, spec))
-        choice = f"{branches}{_NO_VARIANT.format(versions=shlex.quote(describe_versions(data)))}"
     except BundleError:
-        reason = "trtexec cannot be told what this model needs: install edgekd and run edgekd build"
-        choice = f"refuse {shlex.quote(reason)}\n"
-        return (_BEGIN + choice).encode("utf-8")
-    return (_BEGIN + choice + _END).encode("utf-8")
+        reason = "trtexec cannot be told what this model needs: install edgekd"
+        return f"{_BEGIN}refuse {shlex.quote(reason)}\n".encode()
+    otherwise = _OTHERWISE.format(versions=shlex.quote(describe_versions(data)))
+    return f"{_BEGIN}{_FIND}{branches}{otherwise}{_BUILD}".encode()
 
 
 def _branches(data: Mapping[str, Any], spec: ModelSpec) -> Iterator[str]:
@@ -106,7 +106,7 @@ def _branches(data: Mapping[str, Any], spec: ModelSpec) -> Iterator[str]:
         starts = [start, *(change for change in CHANGES if start < change < end)]
         for oldest, below in zip(starts, [*starts[1:], end], strict=True):
             limit = "" if below >= (99, 0) else f' && [ "$version" -lt {_code(below)} ]'
-            words = [shlex.quote(word) for word in options(plan, oldest, inputs)]
+            words = [shlex.quote(option) for option in options(plan, oldest, inputs)]
             if oldest >= (8, 4):
                 words.append('"--exportLayerInfo=$here/layers.json"')
             yield f'{word} [ "$version" -ge {_code(oldest)} ]{limit}; then\n'

@@ -111,11 +111,10 @@ def describe_versions(data: Mapping[str, Any]) -> str:
 def _range(entry: Mapping[str, Any]) -> ShapeRange:
     low, best, high = (tuple(entry[key]) for key in ("min", "opt", "max"))
     whole = all(type(size) is int for size in (*low, *best, *high))
-    ordered = len(low) == len(best) == len(high) and all(
+    if not (whole and len(low) == len(best) == len(high)) or not all(
         0 < a <= b <= c <= LARGEST_BATCH
         for a, b, c in zip(low, best, high)  # noqa: B905 - strict= needs Python 3.10
-    )
-    if not (whole and ordered):
+    ):
         raise ValueError("min, opt and max of a shape must be whole numbers that do not fall")
     return ShapeRange(low, best, high)
 
