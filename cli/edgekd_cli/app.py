@@ -27,6 +27,7 @@ from edgekd_cli import (
     bench,
     compress,
     demo,
+    deploy,
     doctor,
     evaluate,
     gate,
@@ -57,6 +58,7 @@ app.command("bench")(bench.run)
 app.command("gate")(gate.run)
 app.command("predict")(predict.run)
 app.command("inspect")(inspect.run)
+app.add_typer(deploy.app, name="deploy")
 app.add_typer(targets.app, name="targets")
 app.command("doctor")(doctor.run)
 app.command("demo")(demo.run)
