@@ -59,7 +59,7 @@ def choose(
     follows = deployment.runtime == wanted and model in (None, deployment.model)
     role = model or (deployment.model if follows else "compressed")
     precision = deployment.precision if follows else None
-    notes = [_about_deployment(manifest, role, wanted, precision, follows=follows)]
+    notes = [_about_deployment(manifest, role, wanted, follows=follows)]
     notes += _about_exits(manifest)
     return Choice(
         manifest.models[role], role, wanted, precision, notes=tuple(note for note in notes if note)
@@ -75,16 +75,53 @@ def _default_backend(manifest: Manifest, model: str | None, engine: str | None) 
 
 
 def _engines(manifest: Manifest, model: str | None) -> list[EngineEntry]:
-    return [entry for entry in manifest.engines if entry.model == (model or "compressed")]
+    """Return the engines of a model that Triton loads; those of TensorRT-RTX are not among them."""
+    role = model or _engine_role(manifest)
+    return [e for e in manifest.engines if e.model == role and e.binding == "tensorrt"]
+
+
+def _engine_role(manifest: Manifest) -> str:
+    deployment = manifest.deployment
+    return deployment.model if deployment.runtime == "tensorrt" else "compressed"
 
 
 def _engine(manifest: Manifest, model: str | None, name: str | None) -> Choice:
-    found = _engines(manifest, model) if name is None else list(manifest.engines)
-    if name is not None:
-        found = [entry for entry in found if entry.file == name]
+    entry = _find_engine(manifest, model, name)
+    if entry.binding != "tensorrt":
+        raise BundleError(
+            f"{entry.file} is an engine of TensorRT-RTX, which Triton does not load: build one "
+            "with TensorRT, or choose --backend onnxruntime"
+        )
+    if model not in (None, entry.model):
+        raise BundleError(f"{entry.file} is an engine of the model {entry.model!r}, not {model!r}")
+    gpus = ", ".join(entry.compute_capabilities)
+    follows = (manifest.deployment.runtime, manifest.deployment.model) == ("tensorrt", entry.model)
+    notes = [
+        _about_deployment(manifest, entry.model, "tensorrt", follows=follows),
+        f"the engine needs TensorRT {entry.version} on compute capability {gpus}, "
+        f"{entry.platform}: take a Triton release that has it",
+        *_about_exits(manifest),
+    ]
+    return Choice(
+        entry.file,
+        entry.model,
+        "tensorrt",
+        engine=entry,
+        notes=tuple(note for note in notes if note),
+    )
+
+
+def _find_engine(manifest: Manifest, model: str | None, name: str | None) -> EngineEntry:
+    if name is None:
+        role = model or _engine_role(manifest)
+        # One of TensorRT-RTX alone is found too: what is wrong with it can then be said.
+        found = _engines(manifest, model) or [e for e in manifest.engines if e.model == role]
+        what = f"engine of the model {role!r}"
+    else:
+        found = [entry for entry in manifest.engines if entry.file == name]
+        what = f"engine {name!r}"
     if not found:
         have = ", ".join(entry.file for entry in manifest.engines) or "none"
-        what = f"engine {name!r}" if name else f"engine of the model {model or 'compressed'!r}"
         raise BundleError(
             f"the bundle has no {what} (engines: {have}); build one with edgekd build, or choose "
             "--backend onnxruntime"
@@ -92,26 +129,10 @@ def _engine(manifest: Manifest, model: str | None, name: str | None) -> Choice:
     if len(found) > 1:
         names = ", ".join(entry.file for entry in found)
         raise BundleError(f"the bundle has several engines: name one with --engine ({names})")
-    entry = found[0]
-    if entry.binding != "tensorrt":
-        raise BundleError(
-            f"{entry.file} is an engine of TensorRT-RTX, which Triton does not load: build one with "
-            "TensorRT, or choose --backend onnxruntime"
-        )
-    if model not in (None, entry.model):
-        raise BundleError(f"{entry.file} is an engine of the model {entry.model!r}, not {model!r}")
-    gpus = ", ".join(entry.compute_capabilities)
-    notes = (
-        f"the engine needs TensorRT {entry.version} on compute capability {gpus}, "
-        f"{entry.platform}: take a Triton release that has it",
-        *_about_exits(manifest),
-    )
-    return Choice(entry.file, entry.model, "tensorrt", engine=entry, notes=notes)
+    return found[0]
 
 
-def _about_deployment(
-    manifest: Manifest, role: str, backend: str, precision: str | None, *, follows: bool
-) -> str | None:
+def _about_deployment(manifest: Manifest, role: str, backend: str, *, follows: bool) -> str | None:
     if manifest.data.get("deployment") is None:
         return None
     chosen = manifest.deployment

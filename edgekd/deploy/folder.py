@@ -1,4 +1,4 @@
-"""Write a folder so that a reader sees all of it or nothing, and never over somebody's own files."""
+"""Write a folder, all of it or nothing, and never over somebody's own files."""
 
 from __future__ import annotations
 

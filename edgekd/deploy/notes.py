@@ -22,8 +22,8 @@ def preprocessing_text(manifest: Manifest) -> str:
         mean, std = (", ".join(f"{value:g}" for value in part) for part in (step.mean, step.std))
         lines.append(
             f"`{plain(name)}`: uint8 images ({step.layout}) become float32 NCHW, "
-            f"(pixels / 255 - mean) / std, with mean {mean} and std {std} by channel. That is up to "
-            "whoever calls."
+            f"(pixels / 255 - mean) / std, with mean {mean} and std {std} by channel. That is up "
+            "to whoever calls."
         )
     return "\n\n".join(lines)
 

@@ -429,8 +429,9 @@ void run(const Arguments& arguments) {
     const std::size_t each = size_of(tensor.type), count = elements(shapes.back(), each);
     if (!given) bytes = made(tensor, count, numbers);
     if (bytes.size() != count * each) {
-      fail(file->second + " has " + std::to_string(bytes.size()) + " bytes; input " + tensor.name +
-           " of " + text_of(tensor.shape) + " has " + std::to_string(each) + " for each element");
+      fail(file->second + " has " + std::to_string(bytes.size()) + " bytes, which is no input " +
+           tensor.name + " of shape " + text_of(tensor.shape) + " with " + std::to_string(each) +
+           " bytes a number");
     }
     buffers.push_back(std::move(bytes));
     values.push_back(Ort::Value::CreateTensor(memory, buffers.back().data(), buffers.back().size(),
