@@ -149,6 +149,4 @@ def _about_deployment(manifest: Manifest, role: str, backend: str, *, follows: b
 def _about_exits(manifest: Manifest) -> list[str]:
     if manifest.cascade is None:
         return []
-    return [
-        "the bundle has early exits, which only edgekd.runtime runs: this is the model without them"
-    ]
+    return ["the bundle has early exits: this is the model without them"]

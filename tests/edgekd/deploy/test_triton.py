@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
-from deployable import engine, fields, tensor
+from deployable import all_dtypes_model, engine, fields, tensor
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from edgekd.deploy.pbtxt import to_text
 from edgekd.deploy.triton import deploy_triton
 from edgekd.deploy.triton_config import DATA_TYPES, Serving, config_of
 from edgekd.errors import BundleError
+from edgekd.runtime import load
 from edgekd.runtime.manifest import parse_manifest
 from edgekd.runtime.tensors import DTYPES
 
@@ -250,6 +253,29 @@ def test_a_graph_for_tensorrt_is_computed_as_written(make: Make, schema, tmp_pat
     assert any("computes it as written" in note for note in done.notes)
     with pytest.raises(BundleError, match="graph is written for tensorrt"):
         deploy_triton(make(target=target), tmp_path / "other", backend="openvino")
+
+
+def test_graph_level_2_keeps_what_the_graph_says(make: Make, tmp_path: Path) -> None:
+    """The backend's level 2 is ONNX Runtime's ``ORT_DISABLE_ALL``; the model's bias is 0.004."""
+    spec = {
+        "inputs": [tensor("images", "float32", None, 2, 4, 4), tensor("open", "float32", None, 1)],
+        "outputs": [tensor("logits", "float32", None, 1, 4, 4)],
+    }
+    model = all_dtypes_model({})
+    bundle = make({"model.onnx": model}, spec=spec, target={"name": "j", "runtime": "tensorrt"})
+    images = np.random.default_rng(0).normal(size=(2, 2, 4, 4)).astype(np.float32)
+    feed = {"images": images, "open": np.zeros((2, 1), np.float32)}
+    wanted = load(bundle)(**feed)
+
+    def answers(level: Any) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
+        session = onnxruntime.InferenceSession(model, options)
+        return session.run(["logits"], feed)[0]
+
+    levels = onnxruntime.GraphOptimizationLevel
+    assert np.array_equal(answers(levels.ORT_DISABLE_ALL), wanted)
+    assert not np.array_equal(answers(levels.ORT_ENABLE_ALL), wanted)
 
 
 @pytest.mark.parametrize(
