@@ -25,6 +25,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -458,6 +459,9 @@ int main(int count, char** words) {
   try {
     run(parse(count, words));
     return 0;
+  } catch (const std::bad_alloc&) {
+    std::fputs("error: there is not enough memory for these shapes\n", stderr);
+    return 2;
   } catch (const std::exception& error) {  // Ort::Exception is one; its text may have many lines
     std::string line = error.what();
     for (char& c : line) {

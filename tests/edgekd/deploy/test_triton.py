@@ -214,6 +214,12 @@ def test_one_of_several_engines(make: Make, tmp_path: Path) -> None:
     assert (done.folder / "1" / "model.plan").read_bytes() == b"bytes of b.engine"
 
 
+def test_an_engine_for_large_batches_only(make: Make, tmp_path: Path) -> None:
+    shapes = {key: [size, 3, 4, 4] for key, size in (("min", 4), ("opt", 8), ("max", 8))}
+    done = deploy_triton(make(engines=[engine(shapes={"images": shapes})]), tmp_path / "r")
+    assert any("takes no batch below 4" in note for note in done.notes)
+
+
 def test_triton_loads_no_engine_of_tensorrt_rtx(make: Make, tmp_path: Path) -> None:
     bundle = make(engines=[engine(binding="tensorrt_rtx")])
     assert deploy_triton(bundle, tmp_path / "r").choice.backend == "onnxruntime"
