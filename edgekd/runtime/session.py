@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from edgekd.errors import BundleError, DataError
-from edgekd.runtime.bundle import read_files, read_manifest, read_model
+from edgekd.runtime.bundle import read_files, read_model
 from edgekd.runtime.cascade import Cascade, check_operating_point, segment_spec
 from edgekd.runtime.inputs import Inputs, preprocess
 from edgekd.runtime.manifest import Deployment, Manifest
 from edgekd.runtime.opening import Session, check_signature, open_session
 from edgekd.runtime.tensors import one_line
+from edgekd.runtime.trust import Trust, read_trusted_manifest
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,6 +32,7 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
+    trust: Trust | None = None,
 ) -> Model: ...
 
 
@@ -44,6 +46,7 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
+    trust: Trust | None = None,
 ) -> Cascade: ...
 
 
@@ -57,6 +60,7 @@ def load(
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
     operating_point: str | None = None,
+    trust: Trust | None = None,
 ) -> Model | Cascade: ...
 
 
@@ -69,6 +73,7 @@ def load(
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
     operating_point: str | None = None,
+    trust: Trust | None = None,
 ) -> Model | Cascade:
     """Open a model of the bundle in the folder ``bundle``.
 
@@ -86,15 +91,19 @@ def load(
     (None: the CPU).
 
     Every file of the bundle is checked against the manifest, and the model is opened from the
-    same bytes that were hashed. Hashes prove that the bundle is intact, not who wrote it. The
-    model is held in memory: models over 2 GB and external data are out of scope.
+    same bytes that were hashed. Hashes prove that the bundle is intact, not who wrote it: ``trust``
+    does, the PEM file of a public key (or its bytes, or several). The manifest's signature must
+    then be by one of them, before anything else of the bundle is read. ``trust.py`` says what
+    EDGEKD_TRUST and EDGEKD_REQUIRE_SIGNATURE do. The model is held in memory: models over 2 GB and
+    external data are out of scope.
 
     Raises BundleError when the bundle is incomplete or altered, when the runtime is missing or
     cannot open the model, when the model is not what the manifest says, or when it has no such
-    operating point. Another runtime is never taken silently.
+    operating point; TrustError, which is a BundleError, when ``trust`` does not hold. Another
+    runtime is never taken silently.
     """
     folder = Path(bundle)
-    manifest = read_manifest(folder)
+    manifest = read_trusted_manifest(folder, trust)
     free = (model, runtime, precision, providers) == (None, None, None, None)
     choice = Deployment(model or "compressed", runtime or "onnxruntime", precision)
     exits = free and manifest.cascade is not None and manifest.cascade.leaves_by_default
