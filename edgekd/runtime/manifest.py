@@ -151,7 +151,7 @@ def _target(value: object) -> Mapping[str, Any]:
 def _files(value: object) -> Mapping[str, FileEntry]:
     files = {}
     for name, entry in mapping(value, "files").items():
-        need(is_plain_name(name), f"files: {name!r}", "a plain file name inside the bundle")
+        need(is_plain_name(name), f"files: {name!a}", "a plain file name inside the bundle")
         files[name] = _file(mapping(entry, f"files.{name}"), f"files.{name}")
     # Where upper and lower case are one, two such names would be one file.
     need(len({name.lower() for name in files}) == len(files), "files", "files of different names")

@@ -67,15 +67,13 @@ def _check_values(data: Any) -> None:
     level, depth = [data], 0
     while level:
         depth += 1
-        if depth > DEEPEST + 1:  # the values of the deepest containers are one level further
-            raise ValueError(f"more than {DEEPEST} levels")
         inner: list[Any] = []
         for value in level:
-            if isinstance(value, dict):
+            if isinstance(value, (dict, list)):
+                if depth > DEEPEST:
+                    raise ValueError(f"more than {DEEPEST} levels")
                 inner.extend(value)
-                inner.extend(value.values())
-            elif isinstance(value, list):
-                inner.extend(value)
+                inner.extend(value.values() if isinstance(value, dict) else ())
             elif isinstance(value, str):
                 if _FORBIDDEN.search(value):
                     raise ValueError("a text with control characters")

@@ -185,7 +185,7 @@ def require_cryptography() -> None:
 
 def _read_keys(source: Key) -> list[Ed25519PublicKey]:
     """Read all public keys of a PEM file; raises TrustError."""
-    name = "the key given" if isinstance(source, bytes) else str(source)
+    name = "the key given" if isinstance(source, bytes) else shown(str(source))
     if isinstance(source, bytes):
         content = source
     elif isinstance(source, (str, os.PathLike)):
