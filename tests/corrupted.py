@@ -93,9 +93,9 @@ class Case:
     def opened(self) -> str:
         """Return a file that ``load`` opens."""
         data = self.manifest()
-        segments = (data.get("cascade") or {}).get("segments")
-        if segments:
-            return str(self.rng.choice(segments)["file"])
+        cascade = data.get("cascade")
+        if cascade and any(cascade["operating_points"][cascade["default"]]["thresholds"]):
+            return str(self.rng.choice(cascade["segments"])["file"])
         role = (data.get("deployment") or {}).get("model", "compressed")
         return str(data["models"][role])
 

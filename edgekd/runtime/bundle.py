@@ -15,7 +15,8 @@ from edgekd.runtime.onnx_file import check_onnx
 from edgekd.runtime.strict_json import parse_json
 from edgekd.runtime.tensors import one_line
 
-LARGEST_MANIFEST = 32 << 20  # bytes; the largest network measured so far has 0.3 MB
+# Bytes. The largest manifest so far has 0.3 MB; a hostile one of this size takes 0.5 GB to read.
+LARGEST_MANIFEST = 16 << 20
 LARGEST_MODEL = 2**31 - 1  # bytes: protobuf's limit for ONNX, and models are held in memory
 _CHUNK = 1 << 20
 

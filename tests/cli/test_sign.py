@@ -22,18 +22,19 @@ def test_keygen_sign_verify(run_cli: Any, bundle: Path, tmp_path: Path) -> None:
     again = run_cli("keygen", "--out", str(key))
     assert again.returncode == 2 and "never overwritten" in again.stderr
 
-    unsigned = run_cli("verify", str(bundle))
-    assert unsigned.returncode == 0 and "none: nothing proves who made" in unsigned.stdout
+    unsigned = CliRunner().invoke(app, ["verify", str(bundle)])
+    assert unsigned.exit_code == 0 and "none: nothing proves who made" in unsigned.stdout
     refused = run_cli("verify", str(bundle), "--trust", str(public))
     assert refused.returncode == 2 and "not signed" in refused.stderr
 
     signed = run_cli("sign", str(bundle), "--key", str(key))
     assert signed.returncode == 0 and key_id in signed.stdout and signed.stderr == ""
-    unchecked = run_cli("verify", str(bundle))
-    assert unchecked.returncode == 0 and "NOT CHECKED" in unchecked.stdout
+    unchecked = CliRunner().invoke(app, ["verify", str(bundle)])
+    assert unchecked.exit_code == 0 and "NOT CHECKED" in unchecked.stdout
     assert key_id in unchecked.stdout
     (bundle / "notes.txt").write_text("mine")
-    checked = run_cli("verify", str(bundle), "--trust", str(public), "--json")
+    trust = ["--trust", str(public), "--json"]
+    checked = CliRunner().invoke(app, ["verify", str(bundle), *trust])
     found = json.loads(checked.stdout)
     assert (found["key_id"], found["is_trusted"]) == (key_id, True)
     assert found["uncovered"] == ["notes.txt"]
