@@ -79,7 +79,8 @@ class Slot:
                 sources[name] = self._source(name, value)
             parts = batching.parts({name: source.shape for name, source in sources.items()})
             on_gpu = any(source.borrowed is not None for source in sources.values())
-            results = Results(self._cuda, len(parts) > 1, on_gpu)
+            count = 0 if parts[-1] is None else parts[-1].stop
+            results = Results(self._cuda, count, on_gpu)
             for part in parts:
                 self._run_part(part, sources, batching, results)
         finally:
@@ -128,7 +129,7 @@ class Slot:
             shape = tuple(context.get_tensor_shape(name))
             if any(size < 0 for size in shape):
                 raise DataError(f"the shape of output {name!r} depends on values, not on shapes")
-            target = results.place(name, shape, self._dtypes[name], part, sources, batching)
+            target = results.place(name, shape, self._dtypes[name], part)
             size = int(np.prod(shape, dtype=np.int64)) * self._dtypes[name].itemsize
             address = target
             if not results.on_gpu or target % ALIGNMENT:
@@ -172,33 +173,33 @@ class Source:
 
 
 class Results:
-    """The outputs of all parts of a batch, each in one piece of memory from the first part on."""
+    """The outputs of all parts of a batch, each in one piece of memory from the first part on.
 
-    def __init__(self, cuda: Cuda, in_parts: bool, on_gpu: bool) -> None:
+    ``count`` is the number of all rows.
+    """
+
+    def __init__(self, cuda: Cuda, count: int, on_gpu: bool) -> None:
         self.on_gpu = on_gpu
-        self._cuda, self._in_parts = cuda, in_parts
+        self._cuda, self._count = cuda, count
         self._whole: dict[str, Any] = {}
 
     def place(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        part: slice | None,
-        sources: Mapping[str, Source],
-        batching: Batching,
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], part: slice | None
     ) -> int:
-        """Return the address that a part's output ``name`` of ``shape`` is to go to."""
+        """Return the address that a part's output ``name`` of ``shape`` is to go to.
+
+        Raises DataError for an output that cannot be put together from those of parts.
+        """
         if part is None:
-            return _address(self._whole.setdefault(name, self._new(shape, dtype)))
+            self._whole[name] = self._new(shape, dtype)
+            return _address(self._whole[name])
         if shape[:1] != (part.stop - part.start,):
             raise DataError(
                 f"the batch is larger than the engine's largest, and output {name!r} of shape "
                 f"{shape} has no row for each sample: call the model with smaller batches"
             )
         if name not in self._whole:
-            count = next(s.shape[0] for n, s in sources.items() if n in batching.batched)
-            self._whole[name] = self._new((count, *shape[1:]), dtype)
+            self._whole[name] = self._new((self._count, *shape[1:]), dtype)
         whole = self._whole[name]
         if whole.shape[1:] != shape[1:]:
             raise DataError(f"output {name!r} has another shape in each part of the batch")
