@@ -24,20 +24,10 @@ from edgekd.runtime.dlpack import CPU, GPU, Borrowed, GpuArray
 
 DTYPES = [
     np.dtype(name)
-    for name in [
-        "float16",
-        "float32",
-        "float64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "bool",
-    ]
+    for name in (
+        *("float16", "float32", "float64", "bool"),
+        *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    )
 ]
 
 
@@ -82,7 +72,7 @@ def test_an_array_of_numpy_is_found_where_it_is(array: np.ndarray, new: bool) ->
 
 @given(array=views(), new=st.booleans())
 def test_a_tensor_of_pytorch_likewise(array: np.ndarray, new: bool) -> None:
-    positive = np.ascontiguousarray(array) if any(s < 0 for s in array.strides) else array
+    positive = array.copy() if any(step < 0 for step in array.strides) else array
     tensor = torch.from_numpy(np.atleast_1d(positive))
     borrowed = Borrowed(New(tensor) if new else tensor, "x")
     assert borrowed.shape == tuple(tensor.shape)
