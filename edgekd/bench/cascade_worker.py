@@ -47,7 +47,9 @@ def run(
     Raises BundleError and DataError as ``load`` and calling do.
     """
     folder = Path(bundle)
-    callers: dict[str, Model | Cascade] = {MODEL: load(folder, "compressed", threads=threads)}
+    callers: dict[str, Model | Cascade] = {
+        MODEL: load(folder, "compressed", runtime="onnxruntime", threads=threads)
+    }
     first = load(folder, operating_point=points[0], threads=threads)
     if not isinstance(first, Cascade):
         raise MeasurementError(f"{bundle} has no early exits to time")

@@ -33,6 +33,10 @@ class Wanted:
     providers: Sequence[Any] | None = None
     fallback: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.fallback not in (None, *FALLBACKS):
+            raise BundleError(f'there is no fallback {self.fallback!r}, only "onnx"')
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -77,8 +81,6 @@ def choose(folder: os.PathLike[str], manifest: Manifest, wanted: Wanted) -> Choi
 
     Raises BundleError that names both sides where no engine runs here.
     """
-    if wanted.fallback not in (None, *FALLBACKS):
-        raise BundleError(f'there is no fallback {wanted.fallback!r}, only "onnx"')
     what = _first_choice(manifest, wanted)
     if what.runtime != "tensorrt":
         names = [p if isinstance(p, str) else str(p[0]) for p in wanted.providers or ()]
@@ -104,7 +106,7 @@ def _what_to_do(folder: os.PathLike[str], manifest: Manifest) -> str:
         return f"it is for {target}, so compress for a target with TensorRT (edgekd targets)"
     command = f"edgekd build {shlex.quote(os.fspath(folder))} --target {shlex.quote(target)}"
     return (
-        f"build an engine where it is to run: {command} (or fallback=\"onnx\" runs the ONNX model "
+        f'build an engine where it is to run: {command} (or fallback="onnx" runs the ONNX model '
         "instead)"
     )
 
