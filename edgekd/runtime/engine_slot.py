@@ -30,6 +30,7 @@ class Memory:
     """
 
     def __init__(self, cuda: Cuda) -> None:
+        cuda.make_current()
         self.cuda, self.stream = cuda, cuda.new_stream()
         self._buffers: dict[str, tuple[int, int]] = {}
         self.free = weakref.finalize(self, _free, cuda, self.stream, self._buffers)

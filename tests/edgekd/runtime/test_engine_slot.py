@@ -8,6 +8,7 @@ with them is in test_tensorrt.py, on a GPU.
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from edgekd.runtime.cuda import Cuda
 from edgekd.runtime.dlpack import CPU, GPU, GpuArray
 from edgekd.runtime.engine_manifest import ShapeRange
 from edgekd.runtime.engine_slot import ALIGNMENT, Memory, Slot
+from edgekd.runtime.pool import Pool
 from edgekd.spec import TensorSpec
 
 SIZE = 3  # a row of 12 bytes: parts do not start at multiples of 256
@@ -130,6 +132,28 @@ def test_everything_is_given_back(library: str) -> None:
     memory = Memory(cuda)
     memory.buffer("x", 8)
     del memory  # nobody closed it
+    assert (count(library, "allocations"), count(library, "streams")) == before
+
+
+def test_threads_share_slots_of_a_pool(library: str) -> None:
+    before = count(library, "allocations"), count(library, "streams")
+    pool: Pool[Slot] = Pool(lambda: new_slot(library)[0], Slot.free, 3)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for call in range(100):
+            x, k = rows(2 + (number + call) % 20) + number, np.array(number, np.int64)
+            with pool.item() as slot:
+                (y,) = slot.run(["y"], {"x": x, "k": k}, BATCHING)
+            wrong.extend([call] * (not np.array_equal(y, x * number)))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pool.close()
+    assert wrong == []
     assert (count(library, "allocations"), count(library, "streams")) == before
 
 
