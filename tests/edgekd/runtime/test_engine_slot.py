@@ -22,7 +22,8 @@ from edgekd.runtime.batches import Batching
 from edgekd.runtime.cuda import Cuda
 from edgekd.runtime.dlpack import CPU, GPU, GpuArray
 from edgekd.runtime.engine_manifest import ShapeRange
-from edgekd.runtime.engine_slot import ALIGNMENT, Memory, Slot
+from edgekd.runtime.engine_memory import ALIGNMENT, Memory
+from edgekd.runtime.engine_slot import Slot
 from edgekd.runtime.pool import Pool
 from edgekd.spec import TensorSpec
 
