@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from edgekd.spec import TensorSpec
 
 
+class RefusedError(RuntimeError):
+    """TensorRT did not do what it was asked; only its log says why."""
+
+
 class Slot:
     """An execution context with its memory; one call at a time.
 
@@ -109,7 +113,7 @@ class Slot:
                 copies.append((target, address, size))
             self._set_address(name, address)
         if not context.execute_async_v3(memory.stream):
-            raise RuntimeError("TensorRT cannot run the engine")
+            raise RefusedError("TensorRT cannot run the engine")
         for target, address, size in copies:
             if results.on_gpu:
                 self._cuda.copy(target, address, size, memory.stream)
@@ -118,7 +122,7 @@ class Slot:
 
     def _set_address(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
-            raise RuntimeError(f"TensorRT does not take the memory of {name!r}")
+            raise RefusedError(f"TensorRT does not take the memory of {name!r}")
 
 
 def check_borrowed(borrowed: Borrowed, spec: TensorSpec, dtype: np.dtype[Any]) -> None:

@@ -18,7 +18,7 @@ from edgekd.runtime.batches import Batching
 from edgekd.runtime.closing import closed
 from edgekd.runtime.cuda import Cuda, GpuMachine, shared_cuda
 from edgekd.runtime.engine_manifest import EngineEntry, ShapeRange
-from edgekd.runtime.engine_slot import Slot
+from edgekd.runtime.engine_slot import RefusedError, Slot
 from edgekd.runtime.pool import Pool
 from edgekd.runtime.tensors import one_line
 from edgekd.spec import ModelSpec, TensorSpec
@@ -72,12 +72,20 @@ def open_engine(
     cuda = shared_cuda()
     cuda.make_current()
     trt = import_module(entry.binding)
-    logger = _logger(entry.binding)
+    return TensorRTSession(trt, deserialize(content, entry), cuda, spec, contexts or CONTEXTS)
+
+
+def deserialize(content: bytes, entry: EngineEntry) -> tuple[Any, Any]:
+    """Return TensorRT's runtime and engine, which have to live together.
+
+    Raises BundleError with what TensorRT says where it does not take the engine.
+    """
+    trt, logger = import_module(entry.binding), _logger(entry.binding)
     with logger.lock:
         logger.errors.clear()
+        with contextlib.suppress(Exception):  # a lean installation has no plugins
+            trt.init_libnvinfer_plugins(logger.own, "")
         try:
-            with contextlib.suppress(Exception):  # a lean installation has no plugins
-                trt.init_libnvinfer_plugins(logger.own, "")
             runtime = trt.Runtime(logger.own)
             if entry.version_compatible and hasattr(runtime, "engine_host_code_allowed"):
                 runtime.engine_host_code_allowed = True  # it carries its own lean runtime
@@ -87,9 +95,8 @@ def open_engine(
         except Exception as error:  # pybind11 raises TypeError where a factory returns nothing
             raise BundleError(f"TensorRT cannot open it: {one_line(error)}") from error
         if engine is None:
-            reason = one_line(Exception("; ".join(logger.errors) or "it does not say why"))
-            raise BundleError(f"TensorRT cannot open it: {reason}")
-    return TensorRTSession(trt, (runtime, engine), cuda, spec, contexts or CONTEXTS)
+            raise BundleError(f"TensorRT cannot open it: {logger.said()}")
+    return runtime, engine
 
 
 class TensorRTSession:
@@ -104,7 +111,7 @@ class TensorRTSession:
         self, trt: Any, opened: tuple[Any, Any], cuda: Cuda, spec: ModelSpec, contexts: int
     ) -> None:
         self._opened: tuple[Any, Any] | None = opened
-        self._cuda, self._making = cuda, threading.Lock()
+        self._cuda, self._making, self._logger = cuda, threading.Lock(), _logger(trt.__name__)
         engine = opened[1]
         self.inputs, self.outputs, self._own = _signature(trt, engine, spec)
         free = {tensor.name for tensor in spec.inputs if tensor.shape[:1] == (None,)}
@@ -122,7 +129,7 @@ class TensorRTSession:
         for inputs that the engine does not take, RuntimeError where TensorRT or CUDA fails.
         """
         with self._pool.item() as slot:
-            return slot.run(names, feed, self.batching)
+            return self._run(slot, names, feed)
 
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shapes that the engine is fastest at, by input."""
@@ -130,13 +137,19 @@ class TensorRTSession:
 
     def warm_up(self, names: Sequence[str], feed: Mapping[str, Any]) -> None:
         """Make all contexts that there may be and run each once."""
-        self._pool.use_all(lambda slot: slot.run(names, feed, self.batching))
+        self._pool.use_all(lambda slot: self._run(slot, names, feed))
 
     def close(self) -> None:
         """Free what no call uses, and the rest when those that run are done."""
         self._pool.close()
         with self._making:
             self._opened = None
+
+    def _run(self, slot: Slot, names: Sequence[str], feed: Mapping[str, Any]) -> Sequence[Any]:
+        try:
+            return slot.run(names, feed, self.batching)
+        except RefusedError as error:
+            raise RuntimeError(f"{error}: {self._logger.said()}") from error
 
     def _new_slot(self) -> Slot:
         self._cuda.make_current()
@@ -145,7 +158,7 @@ class TensorRTSession:
                 raise closed()
             context = self._opened[1].create_execution_context()
             if context is None:
-                raise RuntimeError("TensorRT gives no execution context: is the memory full?")
+                raise RuntimeError(f"TensorRT gives no execution context: {self._logger.said()}")
             return Slot(context, self._opened, self._cuda, self._own, (self.inputs, self.outputs))
 
 
@@ -209,6 +222,10 @@ class _Logger:
                     del kept[:-4]  # the last ones say what happened
 
         self.own = Own()
+
+    def said(self) -> str:
+        """Return the last errors on one line."""
+        return " ".join("; ".join(self.errors).split()) or "it does not say why"
 
 
 @lru_cache

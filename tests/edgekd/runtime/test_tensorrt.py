@@ -48,20 +48,63 @@ def test_nothing_of_tensorrt_is_imported_without_a_driver(
     assert binding not in sys.modules
 
 
-@needs_no_gpu
-def test_the_process_survives_a_binding_without_a_driver(run_python: Any) -> None:
+RTX = """
+import sys
+from edgekd.errors import BundleError
+from edgekd.runtime import tensorrt
+from edgekd.runtime.engine_manifest import EngineEntry
+entry = EngineEntry("e", "m", "o", "tensorrt_rtx", "1.7", ("8.6",), None, "p", False, "none", {})
+try: {action}
+except BundleError as error: print(error, "tensorrt_rtx" in sys.modules)
+"""
+
+
+@pytest.fixture
+def run_rtx(run_python: Any) -> Any:
+    """Run code with the real TensorRT-RTX in a process of its own."""
     if importlib.util.find_spec("tensorrt_rtx") is None:
         pytest.skip('needs TensorRT-RTX: pip install "edgekd[trt-check]"')
-    code = (
-        "import sys\n"
-        "from edgekd.errors import BundleError\n"
-        "from edgekd.runtime.tensorrt import look\n"
-        "try: look(['tensorrt_rtx'])\n"
-        "except BundleError as error: print(error, 'tensorrt_rtx' in sys.modules)\n"
+
+    def run(action: str) -> str:
+        done = run_python(
+            "-c", RTX.replace("{action}", action), PYTHONPATH=os.pathsep.join(sys.path)
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""  # TensorRT's own lines are kept, not printed
+        return str(done.stdout)
+
+    return run
+
+
+@needs_no_gpu
+def test_the_process_survives_a_binding_without_a_driver(run_rtx: Any) -> None:
+    for action in ("tensorrt.look(['tensorrt_rtx'])", "tensorrt.open_engine(b'', entry, None)"):
+        out = run_rtx(action)
+        assert "no usable NVIDIA GPU" in out and out.endswith("False\n")
+
+
+def test_what_tensorrt_does_not_take_is_said_in_its_words(run_rtx: Any) -> None:
+    out = run_rtx("tensorrt.deserialize(b'no engine', entry)")
+    assert out.startswith("TensorRT cannot open it: ")
+    assert "Error Code" in out and len(out.splitlines()) == 1
+
+
+def test_the_binding_has_what_is_used(run_rtx: Any) -> None:
+    """Every attribute that the code asks of TensorRT's classes is there."""
+    used = {
+        "ICudaEngine": "num_io_tensors get_tensor_name get_tensor_location get_tensor_dtype "
+        "get_tensor_shape get_tensor_mode get_tensor_profile_shape create_execution_context",
+        "IExecutionContext": "set_input_shape get_tensor_shape set_tensor_address execute_async_v3",
+        "Runtime": "deserialize_cuda_engine engine_host_code_allowed",
+        "TensorLocation": "DEVICE",
+        "TensorIOMode": "INPUT",
+        "DataType": "FLOAT HALF INT8 INT32 INT64 UINT8 BOOL",
+    }
+    action = (
+        "import tensorrt_rtx as t; print([(c, n) for c, names in "
+        f"{used!r}.items() for n in names.split() if not hasattr(getattr(t, c), n)])"
     )
-    done = run_python("-c", code, PYTHONPATH=os.pathsep.join(sys.path))
-    assert done.returncode == 0, done.stderr
-    assert "no usable NVIDIA GPU" in done.stdout and done.stdout.endswith("False\n")
+    assert run_rtx(action) == "[]\n"
 
 
 def test_contexts_must_be_a_number_of_calls() -> None:
