@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd import stages
+from edgekd.building.files import with_build_files
 from edgekd.cascade import build_cascade
 from edgekd.choice import choose
 from edgekd.device import DeviceProfile
@@ -94,10 +95,12 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
         broken = (*broken, *broken_in_segments(job.profile, exits))
     messages = failed_checks(job.budget, steps, proof, broken, exits)
     manifest = with_exits(manifest, exits, broken) | {"failed_checks": messages}
+    manifest, for_engines = with_build_files(job, steps[-1], manifest, progress)
     files: dict[str, bytes | Path] = {
         "model.onnx": steps[-1].onnx,
         "baseline.onnx": steps[0].onnx,
         "report.html": render_report(manifest).encode("utf-8"),
+        **for_engines,
     }
     if (smaller := smaller_program(steps)) is not None:
         files["model.pt2"] = shareable_program(smaller)

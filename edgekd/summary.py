@@ -150,17 +150,13 @@ def _losses(steps: list[Step]) -> str:
     )
 
 
-def target_notes(profile: DeviceProfile, *, sparse: bool = False) -> list[str]:
-    """Say plainly what was not done on the target itself.
-
-    ``sparse``: the weights have zeros in a pattern that the target runs faster.
-    """
+def target_notes(profile: DeviceProfile) -> list[str]:
+    """Say plainly what was not done on the target itself."""
     if profile.runtime == "tensorrt":
-        flags = f"{'--sparsity=enable ' if sparse else ''}{_build_flags(profile)}"
         return [
-            f"the TensorRT engine must be built where TensorRT is, on the device: trtexec "
-            f"--onnx=model.onnx --saveEngine=model.engine {flags}; accuracy here "
-            "is ONNX Runtime's for the same graph, and latency was not measured"
+            "the TensorRT engine must be built where TensorRT is, on the device: edgekd build, or "
+            "sh build.sh in the bundle's folder there; accuracy here is ONNX Runtime's for the "
+            "same graph, and latency was not measured"
         ]
     reason = why_not_here(profile)
     if reason is None:
@@ -180,17 +176,6 @@ def target_notes(profile: DeviceProfile, *, sparse: bool = False) -> list[str]:
     return notes
 
 
-def _build_flags(profile: DeviceProfile) -> str:
-    if profile.float_type == "float16":
-        return "(TensorRT 11; with TensorRT 10 add --stronglyTyped)"
-    if profile.int8 == "none":
-        return "--fp16"
-    return (
-        "--int8 --fp16 (TensorRT 8.5 to 10; from 11 on without --int8 --fp16, but the float rest "
-        "is FP32 there: a profile with 'float_type: float16' is for 11)"
-    )
-
-
 def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
     """Say what in this graph some version of TensorRT does not take, or not take well."""
     if profile.runtime != "tensorrt":
@@ -202,13 +187,13 @@ def version_notes(profile: DeviceProfile, step: Step) -> list[str]:
         notes.append(f"the model has {', '.join(found)}, which TensorRT {which} does not know")
     if has_decomposed_layer_norm(step.onnx):
         newer = (
-            ", or with TensorRT 8.6 and newer give a profile with 'layer_norm: operator'"
+            "; for TensorRT 8.6 and newer give a profile with 'layer_norm: operator'"
             if profile.compute_capability is None or float(profile.compute_capability) >= 8
             else ""  # older GPUs of Jetsons have no newer TensorRT
         )
         notes.append(
             "LayerNorm is written in simple operations, for TensorRT 8.5; in FP16 they can "
-            f"overflow: build without --fp16{newer}"
+            f"overflow, so build.json leaves TensorRT 8 without --fp16{newer}"
         )
     return notes
 
@@ -238,12 +223,6 @@ def _sparsity(step: Step) -> dict[str, Any]:
     """Return what the sparsify stage reports; empty for another step."""
     facts: dict[str, Any] = step.record.get("details", {}).get("sparsity", {})
     return facts
-
-
-def runs_sparse(steps: list[Step]) -> bool:
-    """Tell whether a stage made zeros that the target's runtime runs faster."""
-    found = [_sparsity(step) for step in steps]
-    return any(facts.get("faster") and facts.get("layers") for facts in found)
 
 
 def quantization_notes(step: Step) -> list[str]:
@@ -321,7 +300,7 @@ def build_manifest(
         "candidates": None if choice is None else choice.candidates(),
         "deployment": None if choice is None else choice.deployment(),
         "notes": [
-            *target_notes(job.profile, sparse=runs_sparse(steps)),
+            *target_notes(job.profile),
             *doubts(job.recipe, job.profile),
             *pruning_notes(steps),
             *sparsity_notes(steps),

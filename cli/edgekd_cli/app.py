@@ -27,6 +27,7 @@ from edgekd_cli import (
     bench,
     compress,
     demo,
+    deploy,
     doctor,
     evaluate,
     gate,
@@ -58,6 +59,7 @@ app.command("bench")(bench.run)
 app.command("gate")(gate.run)
 app.command("predict")(predict.run)
 app.command("inspect")(inspect.run)
+app.add_typer(deploy.app, name="deploy")
 app.command("keygen")(sign.keygen)
 app.command("sign")(sign.sign)
 app.command("verify")(sign.verify)

@@ -18,7 +18,7 @@ class Ended:
 
 
 class Place(Protocol):
-    """Where measuring processes run: on this machine, or on a board."""
+    """Where processes run that measure or build: on this machine, or on a board."""
 
     def bring(self, files: Collection[Path]) -> Mapping[Path, str]:
         """Return where a process finds each of ``files``; raises MeasurementError."""
@@ -33,6 +33,14 @@ class Place(Protocol):
 
         Raises TimeoutError when it takes longer, MeasurementError when it cannot be run.
         """
+        ...
+
+    def output(self, name: str) -> str:
+        """Return where a process is to write a file that ``fetch`` is asked for."""
+        ...
+
+    def fetch(self, name: str) -> bytes:
+        """Return what a process wrote to ``output(name)``; raises MeasurementError."""
         ...
 
     def machine(self) -> Mapping[str, Any]:

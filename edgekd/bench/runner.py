@@ -37,7 +37,10 @@ class Variant:
 
 
 class Here:
-    """This machine."""
+    """This machine; ``folder`` (the current one by default) is for what processes write."""
+
+    def __init__(self, folder: Path = Path()) -> None:
+        self._folder = folder
 
     def bring(self, files: Collection[Path]) -> Mapping[Path, str]:
         """Leave the files where they are."""
@@ -64,6 +67,17 @@ class Here:
         except subprocess.TimeoutExpired as error:
             raise TimeoutError from error
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def output(self, name: str) -> str:
+        """Return a path in the folder."""
+        return str((self._folder / name).resolve())
+
+    def fetch(self, name: str) -> bytes:
+        """Return a file of the folder; raises MeasurementError."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError as error:
+            raise MeasurementError(f"{name} cannot be read: {error.strerror}") from error
 
     def machine(self) -> Mapping[str, Any]:
         """Return this machine's fingerprint."""

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _GRACE_S = 60.0  # for what is not the process itself: starting Python, the way back
 _SPARE_BYTES = 2**20  # for the answers and what Python itself writes
 _STATE_S = 120.0
+_LARGEST_FILE = 2**31  # bytes of what a process hands back; engines are as large as their model
 # What ONNX Runtime says of a model that is newer than itself.
 _TOO_NEW = re.compile(
     r"Unsupported model IR version: \d+, max supported IR version: \d+"
@@ -59,13 +60,25 @@ class Board:
 
     def require(self, runtimes: Collection[str]) -> None:
         """Raise MeasurementError, with the command to install it, when a package is missing."""
-        missing = self._connection.ask("modules", names=["numpy", *sorted(runtimes)])["missing"]
+        missing = self.missing(["numpy", *sorted(runtimes)])
         if missing:
             raise MeasurementError(
-                f"{self._connection.address}: its Python has no {' and no '.join(missing)}: "
-                f"run there {self._connection.python} -m pip install {' '.join(missing)}, or name "
-                "another Python with --device-python"
+                f"{self._connection.address}: its Python has no {' and no '.join(missing)}: run "
+                f"there {_install(self._connection.python, missing)}, or name another Python with "
+                "--device-python"
             )
+
+    def missing(self, modules: Collection[str]) -> list[str]:
+        """Return which modules the board's Python does not find."""
+        return list(self._connection.ask("modules", names=list(modules))["missing"])
+
+    def output(self, name: str) -> str:
+        """Return where a process of this board is to write a file that ``fetch`` asks for."""
+        return self._connection.path(name)
+
+    def fetch(self, name: str) -> bytes:
+        """Return what a process wrote to ``output(name)``; raises MeasurementError."""
+        return self._connection.get(name, _LARGEST_FILE)
 
     def run(self, module: str, job: Mapping[str, Any], timeout_s: float) -> Ended:
         """Run a process on the board; raises TimeoutError, and MeasurementError when it is lost."""
@@ -176,6 +189,15 @@ def _named(board: Board, connection: Connection, work: Callable[[Board], T]) -> 
                 f"({'; '.join(newer)}): run there {connection.python} -m pip install -U onnxruntime"
             )
         raise type(error)(text if device in text else f"{device}: {text}") from error
+
+
+def _install(python: str, missing: list[str]) -> str:
+    """Return the commands that install modules; NVIDIA has no TensorRT for Jetsons with pip."""
+    from_pip = [name for name in missing if name != "tensorrt"]
+    commands = [f"{python} -m pip install {' '.join(from_pip)}"] if from_pip else []
+    if "tensorrt" in missing:
+        commands.append("sudo apt install python3-libnvinfer (JetPack, for the system's python3)")
+    return " and ".join(commands)
 
 
 def _read(file: Path) -> bytes:

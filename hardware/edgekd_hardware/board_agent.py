@@ -6,6 +6,8 @@ stdout the same way, the first one behind ``GREETING``:
 
 - ``{"do": "put", "name": NAME, "size": BYTES}`` and so many bytes behind the line: writes a file
   into the agent's folder. Names are edgekd's own, never the user's.
+- ``{"do": "get", "name": NAME, "limit": BYTES}`` -> ``{"data": BASE64}`` as often as it takes, then
+  ``{"size": BYTES, "sha256": HEX}``: reads a file of the agent's folder that a process wrote there.
 - ``{"do": "modules", "names": [...]}`` -> ``{"missing": [...]}``: which cannot be imported here.
 - ``{"do": "run", "module": NAME, "job": {...}, "timeout_s": SECONDS}`` -> ``{"code", "stdout",
   "stderr", "samples"}``: runs ``python -m NAME`` in a fresh process. ``samples`` is the board's
@@ -18,6 +20,8 @@ folder, and exits with 0, or with 4 if something would not go.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 GREETING = "edgekd board agent 1"
 LEFTOVERS = 4
 ARCHIVE = "runner.zip"
+_PIECE = 3 << 18  # bytes of a file in one answer; a multiple of 3 needs no padding
 _FIRST_SAMPLE_S = 0.5
 _SAMPLE_S = 2.0
 
@@ -95,6 +100,8 @@ class Agent:
         try:
             if what == "put":
                 answer = self._put(**request)
+            elif what == "get":
+                answer = self._get(**request)
             elif what == "run":
                 answer = self._run(**request)
             else:
@@ -123,6 +130,21 @@ class Agent:
         if name == ARCHIVE:
             sys.path.insert(0, os.path.join(self.folder, name))  # noqa: PTH118
         return {}
+
+    def _get(self, name: str, limit: int) -> dict[str, Any]:
+        """Send a file in pieces, and at the end what the pieces have to come to."""
+        if os.path.basename(name) != name:  # noqa: PTH119 - one import less to send
+            raise OSError(f"{name} is not a file of this folder")
+        path = os.path.join(self.folder, name)  # noqa: PTH118
+        digest, sent = hashlib.sha256(), 0
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:  # noqa: PTH123
+            if os.fstat(file.fileno()).st_size > limit:
+                raise OSError(f"{name} is larger than the {limit / 1e6:.0f} MB that it may be")
+            for piece in iter(lambda: file.read(_PIECE), b""):
+                digest.update(piece)
+                sent += len(piece)
+                _answer({"data": base64.b64encode(piece).decode()})
+        return {"size": sent, "sha256": digest.hexdigest()}
 
     def _run(self, module: str, job: Any, timeout_s: float) -> dict[str, Any]:
         paths = [os.path.join(self.folder, ARCHIVE), os.environ.get("PYTHONPATH", "")]  # noqa: PTH118

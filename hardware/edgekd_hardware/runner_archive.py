@@ -14,8 +14,8 @@ import edgekd_hardware
 ENTRIES = ("edgekd.bench.worker", "edgekd.bench.memory_worker", "edgekd_hardware.board_state")
 """The modules that a board runs."""
 
-# Packages whose __init__ is for the host: it names what a board has no use for.
-_FRONTS = ("edgekd", "edgekd.bench")
+# Packages whose __init__ is for the host: it names what a board has no use for, or may not have.
+_FRONTS = ("edgekd", "edgekd.bench", "edgekd.runtime")
 _PACKAGES = {
     "edgekd": Path(edgekd.__file__).parent,
     "edgekd_hardware": Path(edgekd_hardware.__file__).parent,

@@ -8,7 +8,9 @@ its stdin.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import queue
 import re
@@ -163,7 +165,29 @@ class Connection:
         header = json.dumps({"do": "put", "name": name, "size": len(content)}).encode() + b"\n"
         self._send(header, content)
         self._receive(600.0)
+        return self.path(name)
+
+    def path(self, name: str) -> str:
+        """Return the path of a file of the agent's folder."""
         return f"{self._folder}/{name}"
+
+    def get(self, name: str, limit: int) -> bytes:
+        """Return what a process wrote to the file ``name`` of the agent's folder.
+
+        Raises MeasurementError where there is no such file, it is longer than ``limit`` bytes, or
+        what arrived is not what was sent.
+        """
+        self._send(json.dumps({"do": "get", "name": name, "limit": limit}).encode() + b"\n")
+        digest, parts, size = hashlib.sha256(), [], 0
+        while "data" in (answer := self._receive(600.0)):
+            parts.append(_decoded(answer["data"]))
+            size += len(parts[-1])
+            digest.update(parts[-1])
+            if size > limit:
+                raise MeasurementError(f"{self.address} sends more than it may of {name}")
+        if (answer.get("size"), answer.get("sha256")) != (size, digest.hexdigest()):
+            raise MeasurementError(f"{self.address}: {name} came damaged; try again")
+        return b"".join(parts)
 
     def _arguments(self) -> list[str]:
         """Return ssh's options; what follows them stands behind ``--``."""
@@ -243,6 +267,14 @@ class Connection:
             self._join()
         if self._folder and code != 0:
             self.left = f"{self._folder} on {self.address}"
+
+
+def _decoded(text: object) -> bytes:
+    """Return the bytes of a piece; what is no base64 fails the check of the hash."""
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except ValueError:
+        return b""
 
 
 def explain(address: Address, python: str, code: int, messages: list[str]) -> str:
