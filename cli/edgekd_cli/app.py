@@ -28,11 +28,13 @@ from edgekd_cli import (
     build,
     compress,
     demo,
+    deploy,
     doctor,
     evaluate,
     gate,
     inspect,
     predict,
+    sign,
     targets,
 )
 
@@ -59,6 +61,10 @@ app.command("bench")(bench.run)
 app.command("gate")(gate.run)
 app.command("predict")(predict.run)
 app.command("inspect")(inspect.run)
+app.add_typer(deploy.app, name="deploy")
+app.command("keygen")(sign.keygen)
+app.command("sign")(sign.sign)
+app.command("verify")(sign.verify)
 app.add_typer(targets.app, name="targets")
 app.command("doctor")(doctor.run)
 app.command("demo")(demo.run)
