@@ -11,15 +11,14 @@ import numpy as np
 
 from edgekd.errors import BundleError, DataError
 from edgekd.runtime.cascade_manifest import CascadeManifest
-from edgekd.runtime.inputs import Inputs, preprocess
+from edgekd.runtime.closing import Closing, closed
+from edgekd.runtime.inputs import Inputs, preprocess, zeros
 from edgekd.runtime.manifest import Manifest
-from edgekd.runtime.steps import CONFIDENCE, make_steps, run_batch, run_one, time_limit
+from edgekd.runtime.steps import CONFIDENCE, make_steps, run_all, run_batch, run_one, time_limit
 from edgekd.runtime.tensors import one_line
 from edgekd.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import numpy.typing as npt
 
     from edgekd.runtime.opening import Session
@@ -36,7 +35,7 @@ class Answer(NamedTuple):
     exits: npt.NDArray[np.int64]
 
 
-class Cascade:
+class Cascade(Closing):
     """A model with early exits, ready to be called from any number of threads at once.
 
     It is called like ``Model``. ``spec`` says what goes in and comes out; ``manifest`` is all that
@@ -86,7 +85,7 @@ class Cascade:
         Either can be closed without closing the other. Raises BundleError for an unknown name.
         """
         if self._sessions is None:
-            raise _closed()
+            raise closed()
         assert self.manifest.cascade is not None
         check_operating_point(self.manifest.cascade, name)
         return Cascade(self._sessions, self.manifest, name)
@@ -101,16 +100,12 @@ class Cascade:
         """Free the memory as soon as running calls are done; closing twice is fine."""
         self._sessions, self._steps = None, ()
 
-    def __enter__(self) -> Cascade:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def warmup(self) -> None:
+        """Run every segment once on zeros, free axes being 1; raises what a call raises."""
+        steps = self._steps
+        if not steps:
+            raise closed()
+        run_all(steps, zeros(self.spec.inputs))
 
     def _compute(
         self, arrays: Sequence[Any], named: Mapping[str, Any], deadline_ms: float | None
@@ -119,7 +114,7 @@ class Cascade:
         started = 0.0 if deadline_ms is None else time.perf_counter()
         steps = self._steps  # a local, so that close() in another thread cannot break a call
         if not steps:
-            raise _closed()
+            raise closed()
         feed = self._inputs.bind(arrays, named)
         until = None if deadline_ms is None else time_limit(started, deadline_ms, steps)
         try:
@@ -156,7 +151,3 @@ def segment_spec(
     assert passed is not None  # the manifest was checked
     confidence = TensorSpec(CONFIDENCE, "float32", (None,))
     return ModelSpec((*received, *inputs), (logits, confidence, passed))
-
-
-def _closed() -> BundleError:
-    return BundleError("this model is closed; load the bundle again")

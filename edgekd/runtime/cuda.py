@@ -46,6 +46,13 @@ def this_platform() -> str:
     return f"{system}-{platform.machine().lower()}"
 
 
+def newest_cuda(library: str = LIBRARY) -> str:
+    """Return the newest CUDA that a driver which works runs, like ``12.6``."""
+    version = ctypes.c_int()
+    _library(library).cuDriverGetVersion(ctypes.byref(version))
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
 def why_no_gpu(library: str = LIBRARY) -> str | None:
     """Start the driver; return None where it works, else in words why not."""
     try:
@@ -59,13 +66,15 @@ class Cuda:
     """The first GPU's primary context, which PyTorch and CuPy share; pointers are plain integers.
 
     ``make_current`` has to be called in every thread that uses it. Raises BundleError where no
-    driver works; every failed call raises RuntimeError with the driver's own words.
+    driver works; every failed call raises RuntimeError with the driver's own words. All functions
+    are in drivers for CUDA 11.4 and later, so in JetPack 5 and later; a driver without one of them
+    is told so.
     """
 
     def __init__(self, library: str = LIBRARY) -> None:
         if reason := why_no_gpu(library):
             raise BundleError(f"there is no usable NVIDIA GPU ({reason})")
-        self._library = _library(library)
+        self._name, self._library = library, _library(library)
         device = ctypes.c_int()
         self._call("cuDeviceGet", ctypes.byref(device), 0)
         self._device = device
@@ -77,13 +86,12 @@ class Cuda:
         """Return what this GPU is."""
         name = ctypes.create_string_buffer(256)
         self._call("cuDeviceGetName", name, len(name), self._device)
-        version, memory = ctypes.c_int(), ctypes.c_size_t()
-        self._call("cuDriverGetVersion", ctypes.byref(version))
+        memory = ctypes.c_size_t()
         self._call("cuDeviceTotalMem_v2", ctypes.byref(memory), self._device)
         return GpuMachine(
             name.value.decode("utf-8", "replace"),
             f"{self._attribute(_MAJOR)}.{self._attribute(_MINOR)}",
-            f"{version.value // 1000}.{version.value % 1000 // 10}",
+            newest_cuda(self._name),
             this_platform(),
             memory.value,
         )
@@ -93,7 +101,7 @@ class Cuda:
         self._call("cuCtxSetCurrent", self._context)
 
     def free_bytes(self) -> int:
-        """Return how much memory of the GPU is free."""
+        """Return how much memory of the GPU is free; on a Jetson, without what Linux would drop."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value
@@ -138,6 +146,16 @@ class Cuda:
             ctypes.c_void_p(stream),
         )
 
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        """Copy ``size`` bytes on the GPU."""
+        self._call(
+            "cuMemcpyDtoDAsync_v2",
+            ctypes.c_uint64(target),
+            ctypes.c_uint64(source),
+            ctypes.c_size_t(size),
+            ctypes.c_void_p(stream),
+        )
+
     def wait(self, stream: int) -> None:
         """Wait until everything given to the stream is done."""
         self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
@@ -177,12 +195,21 @@ class Cuda:
         recorded, executable = ctypes.c_void_p(), ctypes.c_void_p()
         try:
             yield
-        finally:  # a capture that is not ended makes the stream useless
-            self._call("cuStreamEndCapture", begin, ctypes.byref(recorded))
-        self._call(
-            "cuGraphInstantiateWithFlags", ctypes.byref(executable), recorded, ctypes.c_uint64(0)
-        )
-        self._call("cuGraphDestroy", recorded)
+        except BaseException:  # a capture that is not ended makes the stream useless
+            self._library.cuStreamEndCapture(begin, ctypes.byref(recorded))
+            if recorded:
+                self._library.cuGraphDestroy(recorded)
+            raise
+        self._call("cuStreamEndCapture", begin, ctypes.byref(recorded))
+        try:
+            self._call(
+                "cuGraphInstantiateWithFlags",
+                ctypes.byref(executable),
+                recorded,
+                ctypes.c_uint64(0),
+            )
+        finally:
+            self._call("cuGraphDestroy", recorded)
         graph.append(executable.value or 0)
 
     def launch(self, graph: int, stream: int) -> None:
@@ -203,9 +230,25 @@ class Cuda:
         return value.value
 
     def _call(self, name: str, *arguments: Any) -> None:
-        code = getattr(self._library, name)(*arguments)
+        try:
+            function = getattr(self._library, name)
+        except AttributeError:
+            raise RuntimeError(
+                f"the driver has no {name}: it needs to be one for CUDA 11.4 or later"
+            ) from None
+        code = function(*arguments)
         if code:
             raise RuntimeError(f"{name}: {_message(self._library, code)}")
+
+
+@lru_cache
+def shared_cuda() -> Cuda:
+    """Return the one Cuda of this process that engines run in and their answers live in.
+
+    It is never closed: arrays on the GPU may outlive the model that made them. Raises what ``Cuda``
+    raises, and then tries again at the next call.
+    """
+    return Cuda()
 
 
 @lru_cache

@@ -13,8 +13,8 @@ from edgekd.runtime.fields import mapping, need, text
 BINDINGS = ("tensorrt", "tensorrt_rtx")
 COMPATIBILITIES = ("none", "ampere_plus", "same_compute_capability")
 LARGEST_BATCH = 2**31 - 1  # TensorRT's dimensions are of 32 bits up to 8.6
-_VERSION = re.compile(r"\d+(\.\d+){1,4}(\.?[a-z]+\d*)?")
-_CAPABILITY = re.compile(r"\d{1,2}\.\d")
+_VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,4}(\.?[a-z]{1,8}[0-9]{0,6})?")
+_CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class EngineEntry:
     was built from. ``binding`` is ``tensorrt`` or ``tensorrt_rtx``, ``version`` that of the
     library. ``compute_capabilities`` are those it was built for (``8.7``), ``cuda`` is the newest
     CUDA of the driver there, None where it was built without a GPU. ``version_compatible`` and
-    ``hardware_compatible`` are the builder's flags. ``shapes`` is keyed by input.
+    ``hardware_compatible`` are the builder's flags. ``shapes`` is keyed by input. ``dla_core`` is
+    the accelerator it was built for, None for the GPU alone.
     """
 
     file: str
@@ -48,6 +49,7 @@ class EngineEntry:
     version_compatible: bool
     hardware_compatible: str
     shapes: Mapping[str, ShapeRange]
+    dla_core: int | None = None
 
     def misfits(self, binding: str, version: str, machine: GpuMachine) -> list[str]:
         """Return what of this engine does not go with a machine, each naming both sides.
@@ -76,6 +78,11 @@ class EngineEntry:
                 f"{machine.cuda}"
             )
         return found
+
+    @property
+    def compatible(self) -> bool:
+        """Tell whether it gives up speed to run on more than the version and GPU it is of."""
+        return self.version_compatible or self.hardware_compatible != "none"
 
     def _runs_on_version(self, version: str) -> bool:
         if not self.version_compatible:
@@ -125,6 +132,9 @@ def _engine(
     need(cuda is None or _is(_VERSION, cuda), f"{name}.cuda", "a version like 12.6, or null")
     free = entry.get("version_compatible")
     need(isinstance(free, bool), f"{name}.version_compatible", "true or false")
+    core = entry.get("dla_core")
+    is_core = core is None or (type(core) is int and 0 <= core < 8)
+    need(is_core, f"{name}.dla_core", "the number of an accelerator, or null")
     shapes = mapping(entry.get("shapes"), f"{name}.shapes")
     need(set(shapes) == set(inputs), f"{name}.shapes", f"keyed by the inputs {', '.join(inputs)}")
     return EngineEntry(
@@ -138,7 +148,11 @@ def _engine(
         text(entry.get("platform"), f"{name}.platform"),
         bool(free),
         str(compatible),
-        {key: _range(mapping(shapes[key], f"{name}.shapes"), f"{name}.{key}") for key in shapes},
+        {
+            key: _range(mapping(shapes[key], f"{name}.shapes.{key}"), f"{name}.shapes.{key}")
+            for key in shapes
+        },
+        core,
     )
 
 

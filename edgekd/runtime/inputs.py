@@ -9,6 +9,7 @@ import numpy as np
 
 from edgekd.errors import DataError
 from edgekd.preprocessing import ImagePreprocessing
+from edgekd.runtime import dlpack
 from edgekd.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -18,27 +19,47 @@ if TYPE_CHECKING:
 class Inputs:
     """The inputs of a model in call order; turns call arguments into ONNX Runtime's feed.
 
-    A call costs about a microsecond per input: only a misfit is looked at more closely.
+    A call costs about a microsecond per input: only what is no fitting array is looked at more
+    closely. With ``gpu``, tensors on the GPU pass as they are, for the session to look at.
     """
 
-    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+    def __init__(self, specs: Sequence[TensorSpec], *, gpu: bool = False) -> None:
+        self._gpu = gpu
         self._slots = tuple(_Slot(spec) for spec in specs)
         self._names = tuple(spec.name for spec in specs)
 
     def bind(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """Return input name -> array.
 
-        Raises DataError for another count or name, and for a dtype, rank or fixed axis that does
-        not fit; nothing is converted silently.
+        Tensors of other libraries are taken by DLPack. Raises DataError for another count or name,
+        and for a dtype, rank or fixed axis that does not fit; nothing is converted silently.
         """
         if named or len(arrays) != len(self._slots):
             arrays = self._in_order(arrays, named)
         feed = {}
         for slot, array in zip(self._slots, arrays):  # noqa: B905 - strict= needs Python 3.10
-            if not slot.fits(array):
-                raise DataError(explain(slot.spec, array))
-            feed[slot.name] = array
+            feed[slot.name] = array if slot.fits(array) else self._from_other(slot, array)
         return feed
+
+    def _from_other(self, slot: _Slot, tensor: Any) -> Any:
+        """Return the array of a tensor of another library, or raise DataError saying what is wrong.
+
+        A tensor on the GPU is returned as it is, where that is allowed.
+        """
+        device = None if isinstance(tensor, np.ndarray) else dlpack.device_of(tensor)
+        if device is None:
+            raise DataError(explain(slot.spec, tensor))
+        if device[0] == dlpack.GPU:
+            if self._gpu:
+                return tensor
+            raise DataError(
+                f"input {slot.name!r} is on the GPU, but this model does not run on TensorRT: copy "
+                "it to the CPU first"
+            )
+        array = dlpack.as_numpy(tensor, slot.name)
+        if not slot.fits(array):
+            raise DataError(explain(slot.spec, array))
+        return array
 
     def _in_order(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """Return all arguments in call order, or raise DataError when some are amiss."""
@@ -96,6 +117,19 @@ def explain(spec: TensorSpec, array: object) -> str:
     if array.ndim == len(spec.shape) - 1:
         hint = "; add the batch axis with array[np.newaxis]"
     return f"the model's input is {spec}, which shape {array.shape} does not fit{hint}"
+
+
+def zeros(
+    specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """Return zeros to run a model on once, by input; free axes are 1 where ``shapes`` has none."""
+    given = shapes or {}
+    return {
+        spec.name: np.zeros(
+            given.get(spec.name, tuple(size or 1 for size in spec.shape)), np.dtype(spec.dtype)
+        )
+        for spec in specs
+    }
 
 
 def preprocess(

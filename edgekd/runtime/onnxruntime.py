@@ -10,9 +10,11 @@ from typing import Any
 import onnxruntime as ort
 
 from edgekd.errors import BundleError
+from edgekd.runtime.cuda import why_no_gpu
 from edgekd.runtime.options import session_options
 from edgekd.runtime.tensors import describe, one_line
 
+_CUDA = "CUDAExecutionProvider"
 _NOTHING = 4  # ONNX Runtime's severity: above what a failed run reports
 
 
@@ -58,9 +60,47 @@ def open_onnxruntime(
         options.add_session_config_entry("session.use_env_allocators", "1")
     available = _available(providers)
     try:
-        return OnnxRuntimeSession(ort.InferenceSession(content, options, providers=available))
+        session = ort.InferenceSession(content, options, providers=available)
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise BundleError(f"ONNX Runtime cannot open it: {one_line(error)}") from error
+    _check_used(available, session.get_providers())
+    return OnnxRuntimeSession(session)
+
+
+def has_cuda() -> bool:
+    """Tell whether ONNX Runtime was built for CUDA and a driver works."""
+    return _CUDA in ort.get_available_providers() and why_no_gpu() is None
+
+
+def cuda_providers() -> list[str]:
+    """Return the providers for NVIDIA GPUs; what they do not compute is left to the CPU.
+
+    Raises BundleError where ONNX Runtime has none, or no driver works.
+    """
+    if _CUDA not in ort.get_available_providers():
+        raise BundleError(
+            f"this onnxruntime has no {_CUDA}: pip uninstall onnxruntime, then pip install "
+            "onnxruntime-gpu (on a Jetson, NVIDIA's own wheel of it)"
+        )
+    reason = why_no_gpu()
+    if reason is not None:
+        raise BundleError(f"there is no usable NVIDIA GPU ({reason})")
+    return [_CUDA, "CPUExecutionProvider"]
+
+
+def _check_used(asked: Sequence[Any], used: Sequence[str]) -> None:
+    """Raise BundleError where ONNX Runtime dropped a provider, which it does with a warning only.
+
+    That happens where the provider's own libraries cannot be loaded.
+    """
+    names = [entry if isinstance(entry, str) else entry[0] for entry in asked]
+    dropped = [name for name in names if name not in used]
+    if dropped:
+        advice = ": it needs CUDA's and cuDNN's libraries" if _CUDA in dropped else ""
+        raise BundleError(
+            f"ONNX Runtime cannot use {', '.join(dropped)} here and fell back to "
+            f"{', '.join(used)}{advice}"
+        )
 
 
 @lru_cache

@@ -7,21 +7,38 @@ from typing import Any, Protocol
 
 from edgekd.errors import BundleError
 from edgekd.runtime.manifest import Deployment
-from edgekd.runtime.onnxruntime import open_onnxruntime
 from edgekd.runtime.openvino import open_openvino
+from edgekd.runtime.tensors import one_line
 from edgekd.spec import ModelSpec, TensorSpec
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt")
 
 
 class Session(Protocol):
-    """What a runtime gives: the model's own signature, and a call that is safe in threads."""
+    """What a runtime gives: the model's own signature, and a call that is safe in threads.
+
+    Its memory goes with the last reference to it; that of the GPU as ``TensorRTSession`` says.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def run(self, names: Sequence[str], feed: Mapping[str, Any]) -> Sequence[Any]:
         """Return the outputs ``names`` for input name -> array."""
+
+
+def import_onnxruntime() -> Any:
+    """Return ``edgekd.runtime.onnxruntime``, late: a board with an engine needs no ONNX Runtime.
+
+    Raises BundleError where ONNX Runtime is not installed.
+    """
+    try:
+        from edgekd.runtime import onnxruntime
+    except ImportError as error:
+        raise BundleError(
+            f"ONNX Runtime cannot be imported ({one_line(error)}): pip install onnxruntime"
+        ) from error
+    return onnxruntime
 
 
 def open_session(
@@ -41,15 +58,21 @@ def open_session(
     """
     if threads is not None and threads < 1:
         raise BundleError(f"threads must be 1 or more, not {threads}")
-    if choice.runtime == "onnxruntime":
+    if choice.runtime in ("onnxruntime", "onnxruntime-cuda"):
         if choice.precision not in (None, "f32"):
             raise BundleError(
                 f"ONNX Runtime computes a model as it is written, not in {choice.precision}; "
                 'for bf16 choose runtime="openvino"'
             )
-        return open_onnxruntime(
+        ours = import_onnxruntime()
+        if choice.runtime == "onnxruntime-cuda":
+            if providers is not None:
+                raise BundleError('providers are for runtime="onnxruntime": say one of the two')
+            providers = ours.cuda_providers()
+        session: Session = ours.open_onnxruntime(
             content, target_runtime, threads, providers, shared_memory=one_of_several
         )
+        return session
     if choice.runtime != "openvino":
         raise BundleError(f"there is no runtime {choice.runtime!r}, only {', '.join(RUNTIMES)}")
     if providers is not None:

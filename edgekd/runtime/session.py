@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from edgekd.errors import BundleError, DataError
+from edgekd.errors import BundleError, DataError, EdgekdError
 from edgekd.runtime.bundle import read_files, read_manifest, read_model
 from edgekd.runtime.cascade import Cascade, check_operating_point, segment_spec
-from edgekd.runtime.inputs import Inputs, preprocess
+from edgekd.runtime.choose import Choice, Wanted, choose, takes_exits
+from edgekd.runtime.closing import Closing, closed
+from edgekd.runtime.inputs import Inputs, preprocess, zeros
 from edgekd.runtime.manifest import Deployment, Manifest
 from edgekd.runtime.opening import Session, check_signature, open_session
+from edgekd.runtime.tensorrt import TensorRTSession, open_engine
 from edgekd.runtime.tensors import one_line
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import numpy as np
     import numpy.typing as npt
 
@@ -31,6 +32,8 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
+    fallback: str | None = None,
+    contexts: int | None = None,
 ) -> Model: ...
 
 
@@ -44,6 +47,8 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
+    fallback: str | None = None,
+    contexts: int | None = None,
 ) -> Cascade: ...
 
 
@@ -57,6 +62,8 @@ def load(
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
     operating_point: str | None = None,
+    fallback: str | None = None,
+    contexts: int | None = None,
 ) -> Model | Cascade: ...
 
 
@@ -69,48 +76,74 @@ def load(
     threads: int | None = None,
     providers: Sequence[Any] | None = None,
     operating_point: str | None = None,
+    fallback: str | None = None,
+    contexts: int | None = None,
 ) -> Model | Cascade:
     """Open a model of the bundle in the folder ``bundle``.
 
-    ``load(bundle)`` opens what ``compress`` chose: a model with early exits at its default
-    operating point, on ONNX Runtime, if samples leave there; else the manifest's ``deployment``;
-    else the compressed model on ONNX Runtime. Give any of ``model`` (``compressed`` or
-    ``baseline``, both without exits), ``runtime``, ``precision`` or ``providers`` to decide
-    yourself; what is left out is then ``compressed``, ``onnxruntime`` and ``f32``.
-    ``operating_point`` names the thresholds to leave by; the exits then run on the runtime that is
-    given.
+    ``load(bundle)`` opens what ``compress`` and ``build`` chose: where the bundle has TensorRT
+    engines, the one that fits this machine; else a model with early exits at its default operating
+    point, on ONNX Runtime, if samples leave there; else the manifest's ``deployment``; else the
+    compressed model on ONNX Runtime. So a bundle for TensorRT without engines opens its ONNX model,
+    on the CPU. ``model`` (``compressed`` or ``baseline``, both without exits) alone opens that
+    one's engine, or it on ONNX Runtime where there is none. With any of ``runtime``, ``precision``
+    or ``providers`` you decide yourself; what is left out is then ``compressed``, ``onnxruntime``
+    and ``f32``. ``operating_point`` names the thresholds to leave by; the exits then run on the
+    runtime that is given.
 
-    ``runtime`` is ``onnxruntime`` or ``openvino``; ``precision`` is what float layers are computed
-    in: ``f32``, or ``bf16`` on OpenVINO. ``threads`` is the number of threads of one call (None:
-    the runtime's default, one for every core); ``providers`` are ONNX Runtime execution providers
-    (None: the CPU).
+    ``runtime`` is ``onnxruntime``, ``onnxruntime-cuda`` (its CUDA provider), ``openvino`` or
+    ``tensorrt``; ``precision`` is what float layers are computed in: ``f32``, or ``bf16`` on
+    OpenVINO. ``threads`` is the number of threads of one call on a CPU (None: the runtime's
+    default, one for every core); ``providers`` are ONNX Runtime execution providers (None: the
+    CPU). ``contexts`` is how many calls run at once on an engine (None: 4); further ones wait.
+
+    No runtime takes the place of another, unless ``fallback="onnx"`` allows it: the ONNX model then
+    runs where no engine does, on ONNX Runtime's CUDA provider where it has one and a driver works,
+    else on the CPU. ``Model.runtime`` and ``Model.describe()`` tell what is used.
 
     Every file of the bundle is checked against the manifest, and the model is opened from the
     same bytes that were hashed. Hashes prove that the bundle is intact, not who wrote it. The
     model is held in memory: models over 2 GB and external data are out of scope.
 
     Raises BundleError when the bundle is incomplete or altered, when the runtime is missing or
-    cannot open the model, when the model is not what the manifest says, or when it has no such
-    operating point. Another runtime is never taken silently.
+    cannot open the model, when no engine fits the machine (the line names both sides, and the
+    command that builds one), when the model is not what the manifest says, or when it has no such
+    operating point.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    free = (model, runtime, precision, providers) == (None, None, None, None)
-    choice = Deployment(model or "compressed", runtime or "onnxruntime", precision)
-    exits = free and manifest.cascade is not None and manifest.cascade.leaves_by_default
-    if operating_point is not None or exits:
+    wanted = Wanted(model, runtime, precision, providers, fallback)
+    if operating_point is not None or takes_exits(manifest, wanted):
         if model is not None:
             raise BundleError(f"the model {model!r} has no exits: leave out operating_point")
-        return _load_cascade(folder, manifest, operating_point, choice, threads, providers)
-    if free:
-        choice = manifest.deployment
-    content = read_model(folder, manifest, choice.model)
+        what = Deployment("compressed", runtime or "onnxruntime", precision)
+        return _load_cascade(folder, manifest, operating_point, what, threads, providers)
+    choice = choose(folder, manifest, wanted)
+    if choice.engine is not None:
+        content = read_files(folder, manifest, [choice.engine.file])[choice.engine.file]
+        file = choice.engine.file
+    else:
+        content = read_model(folder, manifest, choice.what.model)
+        file = manifest.models[choice.what.model]
     try:
-        session = open_session(content, manifest.target["runtime"], choice, threads, providers)
+        session = _open(content, manifest, choice, threads, providers, contexts)
         check_signature(session, manifest.spec)
     except BundleError as error:
-        raise BundleError(f"{folder}: {manifest.models[choice.model]}: {error}") from error
-    return Model(session, manifest)
+        raise BundleError(f"{folder}: {file}: {error}") from error
+    return Model(session, manifest, choice)
+
+
+def _open(
+    content: bytes,
+    manifest: Manifest,
+    choice: Choice,
+    threads: int | None,
+    providers: Sequence[Any] | None,
+    contexts: int | None,
+) -> Session:
+    if choice.engine is not None:
+        return open_engine(content, choice.engine, manifest.spec, contexts)
+    return open_session(content, manifest.target["runtime"], choice.what, threads, providers)
 
 
 def _load_cascade(
@@ -143,39 +176,64 @@ def _load_cascade(
     return Cascade(sessions, manifest, name)
 
 
-class Model:
+class Model(Closing):
     """A model ready to be called, from any number of threads at once.
 
-    ``spec`` says what goes in and comes out; ``manifest`` is all that the bundle says.
+    ``spec`` says what goes in and comes out; ``manifest`` is all that the bundle says; ``runtime``
+    is what runs it: ``onnxruntime``, ``onnxruntime-cuda``, ``openvino`` or ``tensorrt``.
     """
 
-    def __init__(self, session: Session, manifest: Manifest) -> None:
+    def __init__(self, session: Session, manifest: Manifest, choice: Choice) -> None:
         self.manifest = manifest
         self.spec = manifest.spec
+        self.runtime = choice.what.runtime
+        self._choice = choice
         self._session: Session | None = session
-        self._inputs = Inputs(self.spec.inputs)
+        self._inputs = Inputs(self.spec.inputs, gpu=self.runtime == "tensorrt")
         self._outputs = [tensor.name for tensor in self.spec.outputs]
 
     def __call__(self, /, *arrays: Any, **named: Any) -> Any:
         """Run the model on its inputs, by position (``model(a, b)``) or by name (``model(x=a)``).
 
-        Takes numpy arrays of exactly the dtypes and fixed axes of ``spec``: images are float32 as
+        Takes arrays of exactly the dtypes and fixed axes of ``spec``: images are float32 as
         ``preprocess`` returns them. Returns the output array, or output name -> array when the
-        model has several outputs.
+        model has several outputs. Arrays are numpy's, or tensors of another library on the CPU,
+        which are read without a copy. An engine also takes tensors on the GPU (``__dlpack__``); if
+        any input is one, outputs are GpuArrays there.
 
         Raises DataError when the inputs do not fit, BundleError after ``close``.
         """
         session = self._session  # a local, so that close() in another thread cannot break a call
         if session is None:
-            raise BundleError("this model is closed; load the bundle again")
+            raise closed()
         feed = self._inputs.bind(arrays, named)
         try:
             outputs = session.run(self._outputs, feed)
+        except EdgekdError:
+            raise
         except Exception as error:  # the runtimes' errors have no base class in common
             raise DataError(f"the model cannot run on this input: {one_line(error)}") from error
         if len(outputs) == 1:
             return outputs[0]
         return dict(zip(self._outputs, outputs))  # noqa: B905 - strict= needs Python 3.10
+
+    def warmup(self) -> None:
+        """Run once on zeros, so that the first call of yours is as fast as the rest.
+
+        Free axes are 1; an engine gets the shapes it is fastest at, and makes and runs all of its
+        contexts. Raises what a call raises.
+        """
+        session = self._session
+        if session is None:
+            raise closed()
+        if isinstance(session, TensorRTSession):
+            session.warm_up(self._outputs, zeros(self.spec.inputs, session.best_shapes()))
+        else:
+            self(**zeros(self.spec.inputs))
+
+    def describe(self) -> str:
+        """Say in one line which model runs on what, and what that takes the place of."""
+        return self._choice.describe()
 
     def preprocess(
         self, images: npt.NDArray[np.uint8], name: str | None = None
@@ -188,16 +246,10 @@ class Model:
         return preprocess(self.manifest.preprocessing, images, name)
 
     def close(self) -> None:
-        """Free the model's memory as soon as running calls are done; closing twice is fine."""
-        self._session = None
+        """Free the model's memory as soon as running calls are done; closing twice is fine.
 
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        Calls that come later, or that wait for a context of the engine, raise BundleError.
+        """
+        session, self._session = self._session, None
+        if isinstance(session, TensorRTSession):
+            session.close()

@@ -1,16 +1,16 @@
 """The NVIDIA GPU: whether its driver starts, and what NVML tells of it.
 
 Where no driver starts, some versions of TensorRT end the whole process as soon as they are used.
-So ``driver`` asks CUDA's driver library itself, with ctypes, and comes before everything else.
+So ``driver`` asks CUDA's driver library itself, and comes before everything else.
 """
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from edgekd.runtime.cuda import LIBRARY, newest_cuda, why_no_gpu
 from edgekd_hardware.findings import Finding
 
 
@@ -34,18 +34,12 @@ class Gpu:
     power_limit_w: float | None = None
 
 
-def driver(library: str = "libcuda.so.1") -> Driver:
+def driver(library: str = LIBRARY) -> Driver:
     """Start CUDA's driver as programs do; ``library`` is its name or path."""
-    try:
-        cuda = ctypes.CDLL(library)
-        code = cuda.cuInit(0)
-    except (OSError, AttributeError):
-        return Driver(works=False, reason="no NVIDIA driver")
-    if code:
-        return Driver(works=False, reason=f"cuInit fails: {_error(cuda, code)}")
-    version = ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    return Driver(works=True, cuda=f"{version.value // 1000}.{version.value % 1000 // 10}")
+    reason = why_no_gpu(library)
+    if reason is not None:
+        return Driver(works=False, reason=reason)
+    return Driver(works=True, cuda=newest_cuda(library))
 
 
 def gpus() -> tuple[Gpu, ...] | str:
@@ -100,12 +94,3 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         compute_capability=f"{major}.{minor}",
         power_limit_w=limit,
     )
-
-
-def _error(cuda: ctypes.CDLL, code: int) -> str:
-    text = ctypes.c_char_p()
-    try:
-        cuda.cuGetErrorString(code, ctypes.byref(text))
-    except AttributeError:
-        return f"error {code}"
-    return (text.value or b"").decode("utf-8", "replace") or f"error {code}"

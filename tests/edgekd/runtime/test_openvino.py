@@ -149,7 +149,10 @@ def test_a_missing_openvino_is_named_and_never_replaced(
         ({"runtime": "openvino", "precision": "f16"}, "f32, bf16, not 'f16'"),
         ({"runtime": "openvino", "threads": 0}, "threads must be 1 or more"),
         ({"runtime": "openvino", "providers": ["CPUExecutionProvider"]}, "leave them out"),
-        ({"runtime": "tflite"}, "no runtime 'tflite', only onnxruntime, openvino"),
+        (
+            {"runtime": "tflite"},
+            "no runtime 'tflite', only onnxruntime, onnxruntime-cuda, openvino",
+        ),
         ({"precision": "bf16"}, 'not in bf16; for bf16 choose runtime="openvino"'),
     ],
 )
