@@ -31,9 +31,9 @@ def main() -> None:
     with np.load(options.data, allow_pickle=False) as stored:
         images = np.concatenate([stored[name] for name in stored.files if name.startswith("x")])
     print(f"{len(images)} images\n")
-    print(
-        "bundle             model kB   copy kB   copy = model   model = original   copy = original"
-    )
+    pairs = (("copy", "model"), ("model", "original"), ("copy", "original"))
+    heads = "".join(f"{' = '.join(pair):>19}" for pair in pairs)
+    print(f"{'bundle':16}   model kB   copy kB{heads}")
     for bundle in options.bundles:
         (steps,) = read_manifest(bundle).preprocessing.values()
         sizes = {name: (bundle / file).stat().st_size / 1e3 for name, file in FILES.items()}
