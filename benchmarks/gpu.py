@@ -22,12 +22,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekd.bench.stats import percentile, process_log_ratios
+from edgekd.engine.plan import PLAN_NAME, plan_for
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = 10
@@ -154,14 +156,47 @@ def _prepare(
     if options.device == "cpu":
         raise RuntimeError("an engine needs a GPU")
     engine = work / f"{model['name']}-{job['name']}.engine".replace(" ", "_")
-    _build(job, model, options, engine)
+    _build(job, options, engine)
     return {**ready, "engine": str(engine), "binding": options.binding}, options.tensorrt_python
 
 
-def _build(
-    job: Mapping[str, Any], model: Mapping[str, Any], options: argparse.Namespace, engine: Path
-) -> None:
-    raise RuntimeError("TODO")
+def _build(job: Mapping[str, Any], options: argparse.Namespace, engine: Path) -> None:
+    """Build the engine of a folder with ``build.json`` in TensorRT's interpreter.
+
+    Kernels of cuBLAS and cuDNN are left out: they may not be there. Raises RuntimeError.
+    """
+    folder = options.folder / job["folder"]
+    look = _ask_worker({"op": "look", "binding": options.binding}, options.tensorrt_python)
+    plan = plan_for(json.loads((folder / PLAN_NAME).read_text("utf-8")), look["reads_as"])
+    most = max(options.batches)
+    shapes = {n: replace(s, largest=(most, *s.largest[1:])) for n, s in plan.shapes.items()}
+    _ask_worker(
+        {
+            "op": "build",
+            "binding": options.binding,
+            "onnx": str(folder / plan.onnx),
+            "plan": replace(plan, shapes=shapes).to_dict(),
+            "external_tactics": False,
+            "out": {"engine": str(engine)},
+        },
+        options.tensorrt_python,
+    )
+
+
+def _ask_worker(job: Mapping[str, Any], python: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [python, "-m", "edgekd.engine.worker"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    if done.returncode:
+        words = done.stderr.strip().splitlines()
+        raise RuntimeError(words[-1] if words else f"building ended with {done.returncode}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
 
 
 def _alternate(running: Mapping[str, Contender], batch: int, rounds: int) -> dict[str, list[float]]:

@@ -21,25 +21,42 @@ _ANSWERS = 50  # samples at a time
 
 
 class Engine:
-    """A TensorRT engine through ``edgekd.engine.latency``: one CUDA graph for each batch."""
+    """A TensorRT engine, a CUDA graph for each batch."""
 
     def __init__(self, job):
-        from edgekd.engine.latency import Timed
+        from edgekd.engine.binding import open_binding
+        from edgekd.runtime.cuda import shared_cuda
 
-        self._timed = Timed(Path(job["engine"]).read_bytes(), job.get("binding", "tensorrt"))
-        self.what = self._timed.version
+        binding = open_binding(job["binding"])
+        self._cuda, self.what = shared_cuda(), binding.version
+        self._runtime = binding.trt.Runtime(binding.log.own)
+        self._engine = self._runtime.deserialize_cuda_engine(Path(job["engine"]).read_bytes())
+        if self._engine is None:
+            raise SystemExit(binding.log.errors() or "TensorRT does not open the engine")
 
     def prepare(self, inputs):
-        """Put inputs on the GPU; return what ``call`` runs."""
-        return self._timed.prepare(inputs)
+        """Put inputs on the GPU and record a graph; return what ``call`` runs."""
+        bound = self._bind(inputs)
+        bound.record_graph()
+        return bound
 
     def call(self, ready):
         """Run once and wait."""
-        self._timed.call(ready)
+        ready.run()
+        ready.wait()
 
     def answers(self, inputs):
         """Return the outputs for one batch."""
-        return self._timed.answers(inputs)
+        bound = self._bind(inputs)
+        bound.run()
+        found = list(bound.outputs().values())
+        bound.close()
+        return found
+
+    def _bind(self, inputs):
+        from edgekd.engine.latency import Bound
+
+        return Bound(self._engine, self._cuda, inputs)
 
 
 class OnnxRuntime:

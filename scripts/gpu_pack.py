@@ -31,7 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "cli"), str(ROOT / "hardware")]
 from edgekd_cli.output import show_line  # noqa: E402
 
 from edgekd.demo import make_demo  # noqa: E402
-from edgekd.engine.plan import PLAN_NAME, BuildPlan  # noqa: E402
+from edgekd.engine.plan import FORMAT_VERSION, PLAN_NAME, BuildPlan  # noqa: E402
 from edgekd.evaluate import open_for  # noqa: E402
 from edgekd.export.half import OLDEST_OPSET, to_half  # noqa: E402
 from edgekd.job import CompressRequest  # noqa: E402
@@ -167,7 +167,8 @@ def _write_float(baseline: Path, folder: Path, name: str, shape: list[int]) -> N
         {"from": "8.5", "below": "10", "plan": weak.to_dict()},
         {"from": "10", "below": None, "plan": replace(weak, onnx="model_fp16.onnx").to_dict()},
     ]
-    (folder / PLAN_NAME).write_text(json.dumps({"variants": variants}), "utf-8")
+    plans = {"format_version": FORMAT_VERSION, "variants": variants}
+    (folder / PLAN_NAME).write_text(json.dumps(plans), "utf-8")
 
 
 def _reference(folder: Path, own: str | None, bundle: Path, samples: Any) -> str:

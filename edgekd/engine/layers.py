@@ -30,6 +30,7 @@ _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SEPARATORS = re.compile(r" \+ |\|\||, |\x1e")  # how the names of fused layers are joined
 _CALLED = re.compile(r"\w+\((.*)\)")  # "PWN(relu)"
 INTEGERS = ("int8", "fp8", "int4")
+_COPIES = ("reformat", "noop", "constant")  # carry the names of what they serve, compute nothing
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def fallbacks(layers: Sequence[EngineLayer], quantized: Collection[str]) -> dict
     """
     found = {}
     for name in quantized:
-        holders = [layer for layer in layers if name in layer.onnx]
+        holders = [
+            layer for layer in layers if name in layer.onnx and layer.kind.lower() not in _COPIES
+        ]
         precisions = [_precision_of(layer) for layer in holders]
         if not any(precision in INTEGERS for precision in precisions):
             found[name] = next((p for p in precisions if p != "unknown"), "unknown")
