@@ -22,10 +22,10 @@ from edgekd.export.bundle import check_destination, write_bundle
 from edgekd.progress import Progress, Silent
 from edgekd.runtime.bundle import read_files, read_manifest
 from edgekd.runtime.cuda import why_no_gpu
+from edgekd.runtime.fields import SIGNATURE_NAME
 from edgekd.runtime.manifest import Manifest
 
 TIMEOUT_S = 3600.0  # building tries kernels: minutes on a Jetson, more for large networks
-SIGNATURE = "manifest.sig"
 _FILES = {ENGINE: "file", CACHE: "timing_cache", LAYERS: "layers_file"}  # kind -> key of the entry
 _ENDINGS = {ENGINE: ".engine", CACHE: ".timing_cache", LAYERS: ".layers.json"}
 _SAME = ("model", "binding", "version", "compute_capabilities", "platform")
@@ -173,8 +173,8 @@ def _put(
     stem = _free_stem(own, files)
     entry = {key: f"{stem}{_ENDINGS[k]}" if k in built else None for k, key in _FILES.items()}
     files |= {f"{stem}{_ENDINGS[kind]}": data for kind, data in built.items()}
-    if out is None and (bundle / SIGNATURE).exists():
-        notes.append(f"{SIGNATURE} was for the manifest as it was and is gone: sign it again")
+    if out is None and (bundle / SIGNATURE_NAME).exists():
+        notes.append(f"{SIGNATURE_NAME} was for the manifest as it was and is gone: sign it again")
     entry = {**entry, **own, **facts}
     rewritten = {**manifest.data, "engines": [*kept, entry]}
     target = write_bundle(out or bundle, files, rewritten, overwrite=out is None)

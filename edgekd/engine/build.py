@@ -241,7 +241,4 @@ def _open_cache(config: Any, content: bytes) -> Any:
 
 
 def _words(binding: Binding) -> str:
-    return (
-        binding.log.errors(without=NO_DRIVER if binding.machine is None else None)
-        or "it does not say why"
-    )
+    return binding.log.errors() or "it does not say why"
