@@ -79,8 +79,8 @@ def build_engine(
     random numbers, its layers are read, and it is timed. ``out`` takes the bundle with the engine;
     None replaces ``bundle`` itself, all at once. An engine of the same TensorRT and GPU is
     replaced, and its timing cache used. Without ``external_tactics`` kernels of cuBLAS and cuDNN
-    are not tried, for machines without these libraries. Everything else stays byte by byte; only a signature goes,
-    since it was for another manifest.
+    are not tried, for machines without these libraries. Everything else stays byte by byte; only a
+    signature goes, since it was for another manifest.
 
     Raises BundleError where the bundle is not TensorRT's or is damaged, TensorRT or the GPU is
     missing, or no engine comes out; DataError for data that does not fit; MeasurementError where

@@ -36,9 +36,9 @@ def try_engine(
 ) -> dict[str, Any]:
     """Return ``verification``, ``latency``, ``layers`` (a summary), ``layer_list``, ``warnings``.
 
-    All of it is plain data. The answers are those of the code that production runs (``edgekd.runtime.tensorrt``), compared
-    with ``reference``: inputs, outputs and where the inputs are from. Raises BundleError where the
-    engine cannot be opened or run.
+    All of it is plain data. The answers are those of the code that production runs
+    (``edgekd.runtime.tensorrt``), compared with ``reference``: inputs, outputs and where the inputs
+    are from. Raises BundleError where the engine cannot be opened or run.
     """
     verification = None
     if reference is not None:
@@ -82,7 +82,9 @@ def _look(
         try:
             latency.append(measure(bound, sizes))
             inspector = engine.create_engine_inspector()
-            inspector.execution_context = bound.context  # formats are known for its shapes only
+            # Formats are known for the shapes of a context only; TensorRT 8's pages call it context.
+            name = "execution_context" if hasattr(inspector, "execution_context") else "context"
+            setattr(inspector, name, bound.context)
             text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
             times = layer_times_ms(trt, bound)
         finally:
