@@ -28,7 +28,7 @@ class Engine:
         from edgekd.runtime.cuda import shared_cuda
 
         binding = open_binding(job["binding"])
-        self._trt, self._cuda, self.what = binding.trt, shared_cuda(), binding.version
+        self._cuda, self.what = shared_cuda(), binding.version
         self._runtime = binding.trt.Runtime(binding.log.own)
         self._engine = self._runtime.deserialize_cuda_engine(Path(job["engine"]).read_bytes())
         if self._engine is None:
@@ -56,7 +56,7 @@ class Engine:
     def _bind(self, inputs):
         from edgekd.engine.latency import Bound
 
-        return Bound(self._trt, self._engine, self._cuda, inputs)
+        return Bound(self._engine, self._cuda, inputs)
 
 
 class OnnxRuntime:

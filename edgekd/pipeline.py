@@ -95,7 +95,7 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
         broken = (*broken, *broken_in_segments(job.profile, exits))
     messages = failed_checks(job.budget, steps, proof, broken, exits)
     manifest = with_exits(manifest, exits, broken) | {"failed_checks": messages}
-    manifest, for_engines = with_build_files(job, steps[-1], manifest, progress)
+    manifest, for_engines = with_build_files(job, steps, manifest, progress)
     files: dict[str, bytes | Path] = {
         "model.onnx": steps[-1].onnx,
         "baseline.onnx": steps[0].onnx,

@@ -25,6 +25,7 @@ import edgekd
 from edgekd.errors import EdgekdError, NoVerdictError
 from edgekd_cli import (
     bench,
+    build,
     compress,
     demo,
     deploy,
@@ -54,6 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("compress")(compress.run)
+app.command("build")(build.run)
 app.command("eval")(evaluate.run)
 app.command("bench")(bench.run)
 app.command("gate")(gate.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from edgekd.building.float16 import half_copy
@@ -14,7 +15,7 @@ from edgekd.steps import Step
 
 
 def with_build_files(
-    job: Job, step: Step, manifest: dict[str, Any], progress: Progress
+    job: Job, steps: Sequence[Step], manifest: dict[str, Any], progress: Progress
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the manifest with what was made for TensorRT, and the files by name.
 
@@ -23,7 +24,7 @@ def with_build_files(
     """
     if job.profile.runtime != "tensorrt":
         return manifest, {}
-    half = half_copy(job, step, progress)
+    half = half_copy(job, steps, progress)
     files: dict[str, bytes] = {}
     if half is not None:
         manifest = {**manifest, "float16_model": dict(half.facts)}

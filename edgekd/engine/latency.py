@@ -6,11 +6,13 @@ GPU, and what is timed is the GPU's work: copies from and to the host are not in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from edgekd.runtime.tensors import one_line
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
 
 WARM_UP_S = 0.3
 ROUNDS = 300
+# By the names of TensorRT's own enum: its ``nptype`` asks numpy 1.24 and later for ``numpy.bool``.
+_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
 
 
 class Bound:
@@ -27,9 +39,7 @@ class Bound:
     ``engine`` is TensorRT's. Raises RuntimeError where TensorRT or CUDA fails.
     """
 
-    def __init__(
-        self, trt: Any, engine: Any, cuda: Cuda, inputs: Mapping[str, npt.NDArray[Any]]
-    ) -> None:
+    def __init__(self, engine: Any, cuda: Cuda, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
         self._cuda, self._stream = cuda, cuda.new_stream()
         self.context = engine.create_execution_context()
         if self.context is None:
@@ -37,6 +47,7 @@ class Bound:
         self._memory: dict[str, int] = {}
         self._outputs: dict[str, npt.NDArray[Any]] = {}
         self._graph = 0
+        self.profiler: Any = None  # TensorRT calls it, and may not own it
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         for name, array in inputs.items():
             rows = np.ascontiguousarray(array)
@@ -47,7 +58,7 @@ class Bound:
             cuda.wait(self._stream)  # the rows may be a copy that is gone after this
         for name in names:
             if name not in inputs:
-                dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+                dtype = _dtype(engine, name)
                 shape = tuple(self.context.get_tensor_shape(name))
                 self._outputs[name] = np.empty(shape, dtype)
                 self._place(name, self._outputs[name].nbytes)
@@ -71,6 +82,13 @@ class Bound:
         with self._cuda.capture(self._stream, recorded):
             self.run()
         self._graph = recorded[0]
+
+    def forget_graph(self) -> None:
+        """Run launch by launch again."""
+        self.wait()
+        if self._graph:
+            self._cuda.free_graph(self._graph)
+        self._graph = 0
 
     def outputs(self) -> dict[str, npt.NDArray[Any]]:
         """Return what the last run computed."""
@@ -98,9 +116,7 @@ class Bound:
 
     def close(self) -> None:
         """Give memory, graph and stream back."""
-        self.wait()
-        if self._graph:
-            self._cuda.free_graph(self._graph)
+        self.forget_graph()
         self.context = None
         for pointer in self._memory.values():
             self._cuda.free(pointer)
@@ -110,6 +126,46 @@ class Bound:
         self._memory[name] = self._cuda.allocate(size)
         if not self.context.set_tensor_address(name, self._memory[name]):
             raise RuntimeError(f"TensorRT does not take the memory of {name!r}")
+
+
+def example(
+    engine: Any, shapes: Mapping[str, Sequence[int]], seed: int = 0
+) -> dict[str, npt.NDArray[Any]]:
+    """Return inputs of ``shapes``: normal floats, or integers 0 and 1, valid as token ids too."""
+    rng = np.random.default_rng(seed)
+    made = {}
+    for name, shape in sorted(shapes.items()):
+        dtype = _dtype(engine, name)
+        values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        made[name] = values.astype(dtype)
+    return made
+
+
+def measure(bound: Bound, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return the GPU's time of one run, launch by launch and as a CUDA graph: plain data.
+
+    ``with_graph`` is null where the engine cannot be recorded, and ``no_graph`` says why.
+    """
+    found: dict[str, Any] = {
+        "shapes": {name: list(shape) for name, shape in shapes.items()},
+        "without_graph": summary(bound.times_ms()),
+        "with_graph": None,
+    }
+    try:
+        bound.record_graph()
+    except RuntimeError as error:
+        return {**found, "no_graph": one_line(error)}
+    try:
+        return {**found, "with_graph": summary(bound.times_ms())}
+    finally:
+        bound.forget_graph()
+
+
+def _dtype(engine: Any, name: str) -> np.dtype[Any]:
+    own = str(engine.get_tensor_dtype(name).name)
+    if own not in _DTYPES:
+        raise RuntimeError(f"{name} is {own}, which numpy does not have")
+    return np.dtype(_DTYPES[own])
 
 
 def summary(times_ms: list[float]) -> dict[str, Any]:
@@ -134,8 +190,7 @@ def layer_times_ms(trt: Any, bound: Bound, runs: int = 20) -> dict[str, float]:
         def report_layer_time(self, name: str, ms: float) -> None:
             total[name] = total.get(name, 0.0) + ms
 
-    profiler = Own()
-    bound.context.profiler = profiler
+    bound.context.profiler = bound.profiler = Own()
     for _ in range(runs):
         bound.run()
         bound.wait()

@@ -30,6 +30,7 @@ _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SEPARATORS = re.compile(r" \+ |\|\||, |\x1e")  # how the names of fused layers are joined
 _CALLED = re.compile(r"\w+\((.*)\)")  # "PWN(relu)"
 INTEGERS = ("int8", "fp8", "int4")
+_COPIES = ("reformat", "noop", "constant")  # carry the names of what they serve, compute nothing
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,9 @@ def read_layers(text: str, times: Mapping[str, float] | None = None) -> tuple[En
     that is not the inspector's.
     """
     try:
-        entries = json.loads(text)["Layers"]
-    except (ValueError, KeyError, TypeError) as error:
+        return tuple(_layer(entry, times or {}) for entry in json.loads(text)["Layers"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError("this is not what TensorRT's engine inspector writes") from error
-    return tuple(_layer(entry, times or {}) for entry in entries)
 
 
 def fallbacks(layers: Sequence[EngineLayer], quantized: Collection[str]) -> dict[str, str]:
@@ -75,7 +75,9 @@ def fallbacks(layers: Sequence[EngineLayer], quantized: Collection[str]) -> dict
     """
     found = {}
     for name in quantized:
-        holders = [layer for layer in layers if name in layer.onnx]
+        holders = [
+            layer for layer in layers if name in layer.onnx and layer.kind.lower() not in _COPIES
+        ]
         precisions = [_precision_of(layer) for layer in holders]
         if not any(precision in INTEGERS for precision in precisions):
             found[name] = next((p for p in precisions if p != "unknown"), "unknown")

@@ -1,4 +1,4 @@
-"""What is copied to a board: the measuring process, and of edgekd only what it imports."""
+"""What is copied to a board: the processes that measure and build, and what they import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from pathlib import Path
 import edgekd
 import edgekd_hardware
 
-ENTRIES = ("edgekd.bench.worker", "edgekd.bench.memory_worker", "edgekd_hardware.board_state")
+ENTRIES = (
+    "edgekd.bench.worker",
+    "edgekd.bench.memory_worker",
+    "edgekd.engine.worker",
+    "edgekd_hardware.board_state",
+)
 """The modules that a board runs."""
 
 # Packages whose __init__ is for the host: it names what a board has no use for, or may not have.

@@ -29,6 +29,20 @@ def test_it_is_complete_by_itself(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["[]", "{True}"], done.stderr
 
 
+def test_a_jetson_needs_no_onnxruntime_to_build(tmp_path: Path) -> None:
+    path = tmp_path / "runner.zip"
+    path.write_bytes(archive())
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        f"sys.modules.update(dict.fromkeys(('onnxruntime', 'openvino', *{HEAVY[:-1]!r})));"
+        "import edgekd.engine.worker"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_state_needs_the_standard_library_only(tmp_path: Path) -> None:
     path = tmp_path / "runner.zip"
     path.write_bytes(archive())

@@ -15,9 +15,7 @@ import yaml
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from edgekd.building.float16 import is_wanted
 from edgekd.building.plan import build_file
-from edgekd.device import load_profile
 from edgekd.engine.plan import plan_for
 from edgekd.export.half_rounding import with_rounding
 from edgekd.export.tensorrt_rules import check_tensorrt
@@ -126,6 +124,7 @@ def test_where_float16_overflows_there_is_no_copy_and_a_note(run: Run) -> None:
     assert plan_for(data, "10.3.0").onnx == "model.onnx"
 
 
+@pytest.mark.slow
 def test_a_float16_profile_needs_no_copy(run: Run) -> None:
     result = run("jetson-orin-nano-super")
     assert {"build.json", "build.sh"} <= files_of(result)
@@ -134,25 +133,10 @@ def test_a_float16_profile_needs_no_copy(run: Run) -> None:
     assert plan_for(data, "10.3.0").onnx == "model.onnx"
 
 
+@pytest.mark.slow
 def test_other_runtimes_get_no_such_files(run: Run) -> None:
     found = files_of(run("raspberry-pi-5"))
     assert not {"build.json", "build.sh", "model_fp16.onnx"} & found
-
-
-@pytest.mark.parametrize(
-    ("target", "changed", "expected"),
-    [
-        ("jetson", {}, True),
-        ("jetson", {"software": ()}, True),
-        ("jetson", {"peak_gmacs": {"float16": 1.0, "float32": 64.0}}, False),
-        ("jetson", {"peak_gmacs": None}, True),
-        ("jetson-xavier-nx", {}, False),
-        ("jetson-thor", {}, False),
-        ("cpu", {}, False),
-    ],
-)
-def test_who_gets_a_copy(target: str, changed: dict[str, Any], expected: bool) -> None:
-    assert is_wanted(load_profile(target).model_copy(update=changed)) is expected
 
 
 def test_the_real_builder_takes_both(jetson: CompressResult) -> None:
