@@ -53,6 +53,11 @@ def test_models_of_the_probe_are_inside(wheel: zipfile.Path) -> None:
     assert files(wheel / "edgekd_hardware" / "models") == shipped
 
 
+def test_templates_of_deploy_are_inside(wheel: zipfile.Path) -> None:
+    shipped = {path.name for path in (ROOT / "edgekd" / "deploy" / "cpp_project").iterdir()}
+    assert files(wheel / "edgekd" / "deploy" / "cpp_project") == shipped
+
+
 def test_types_command_and_license(wheel: zipfile.Path) -> None:
     for package in ("edgekd", "edgekd_cli", "edgekd_hardware"):
         assert (wheel / package / "py.typed").is_file()

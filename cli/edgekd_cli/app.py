@@ -25,13 +25,16 @@ import edgekd
 from edgekd.errors import EdgekdError, NoVerdictError
 from edgekd_cli import (
     bench,
+    build,
     compress,
     demo,
+    deploy,
     doctor,
     evaluate,
     gate,
     inspect,
     predict,
+    sign,
     targets,
 )
 
@@ -52,11 +55,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("compress")(compress.run)
+app.command("build")(build.run)
 app.command("eval")(evaluate.run)
 app.command("bench")(bench.run)
 app.command("gate")(gate.run)
 app.command("predict")(predict.run)
 app.command("inspect")(inspect.run)
+app.add_typer(deploy.app, name="deploy")
+app.command("keygen")(sign.keygen)
+app.command("sign")(sign.sign)
+app.command("verify")(sign.verify)
 app.add_typer(targets.app, name="targets")
 app.command("doctor")(doctor.run)
 app.command("demo")(demo.run)

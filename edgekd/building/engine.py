@@ -22,10 +22,10 @@ from edgekd.export.bundle import check_destination, write_bundle
 from edgekd.progress import Progress, Silent
 from edgekd.runtime.bundle import read_files, read_manifest
 from edgekd.runtime.cuda import why_no_gpu
+from edgekd.runtime.fields import SIGNATURE_NAME
 from edgekd.runtime.manifest import Manifest
 
 TIMEOUT_S = 3600.0  # building tries kernels: minutes on a Jetson, more for large networks
-SIGNATURE = "manifest.sig"
 _FILES = {ENGINE: "file", CACHE: "timing_cache", LAYERS: "layers_file"}  # kind -> key of the entry
 _ENDINGS = {ENGINE: ".engine", CACHE: ".timing_cache", LAYERS: ".layers.json"}
 _SAME = ("model", "binding", "version", "compute_capabilities", "platform")
@@ -111,7 +111,9 @@ def build_engine(
         kinds = [ENGINE, CACHE, *([LAYERS] if answer["layers"] is not None else [])]
         files = {kind: where.fetch(kind) for kind in kinds}
     built = {kind: data for kind, data in files.items() if data}
-    return _put(bundle, out, manifest, content, answer, built)
+    unused = data is not None and answer["verification"] is None
+    notes = (f"{data} was not used",) if unused else ()
+    return _put(bundle, out, manifest, content, answer, built, notes)
 
 
 def _plans(manifest: Manifest, content: Mapping[str, bytes], wishes: Wishes) -> dict[str, Any]:
@@ -143,7 +145,8 @@ def _plans(manifest: Manifest, content: Mapping[str, bytes], wishes: Wishes) -> 
 
 def _last_cache(manifest: Manifest, content: Mapping[str, bytes]) -> bytes | None:
     """Return the newest timing cache; TensorRT itself drops what is not of its version and GPU."""
-    names = [entry.get(_FILES[CACHE]) for entry in _entries(manifest)]
+    timed = [entry for entry in _entries(manifest) if entry.get("cuda") is not None]
+    names = [str(entry.get(_FILES[CACHE])) for entry in timed]
     return next((content[name] for name in reversed(names) if name in content), None)
 
 
@@ -154,12 +157,14 @@ def _put(
     content: Mapping[str, bytes],
     answer: Mapping[str, Any],
     built: Mapping[str, bytes],
+    more_notes: Sequence[str],
 ) -> Building:
     """Write the bundle with the engine in it, unless the engine is wrong."""
     own, verified = answer["engine"], answer["verification"]
     facts = {key: answer[key] for key in ("gpu", "build", "layers", "verification", "latency")}
     facts |= {"not_run": answer["not_run"], "created": _now()}
     notes = [f"built, not run: {answer['not_run']}"] if answer["not_run"] else []
+    notes += more_notes
     if verified is not None and not verified["passed"]:
         return Building({"file": None, **own, **facts}, None, tuple(notes))
     kept = [e for e in _entries(manifest) if any(e[key] != own[key] for key in _SAME)]
@@ -168,8 +173,8 @@ def _put(
     stem = _free_stem(own, files)
     entry = {key: f"{stem}{_ENDINGS[k]}" if k in built else None for k, key in _FILES.items()}
     files |= {f"{stem}{_ENDINGS[kind]}": data for kind, data in built.items()}
-    if out is None and (bundle / SIGNATURE).exists():
-        notes.append(f"{SIGNATURE} was for the manifest as it was and is gone: sign it again")
+    if out is None and (bundle / SIGNATURE_NAME).exists():
+        notes.append(f"{SIGNATURE_NAME} was for the manifest as it was and is gone: sign it again")
     entry = {**entry, **own, **facts}
     rewritten = {**manifest.data, "engines": [*kept, entry]}
     target = write_bundle(out or bundle, files, rewritten, overwrite=out is None)

@@ -24,6 +24,7 @@ _INSTALL = {
     RTX: "pip install tensorrt-rtx",
 }
 _KEPT = 50
+_NO_DRIVER = "CUDA driver version is insufficient"  # RTX says so at every turn without a GPU
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Binding:
     version: str
     machine: GpuMachine | None
     log: Log
+
+    @property
+    def title(self) -> str:
+        """Name and version for people."""
+        return f"{'TensorRT-RTX' if self.name == RTX else 'TensorRT'} {self.version}"
 
     @property
     def reads_as(self) -> str:
@@ -73,7 +79,8 @@ class Log:
     def errors(self) -> str:
         """Return the last errors on one line; empty where there are none."""
         texts = [text for severity, text in self.lines if severity == "error"]
-        return one_line(Exception("; ".join(texts[-3:]))) if texts else ""
+        told = [text for text in texts if _NO_DRIVER not in text] or texts
+        return one_line(Exception("; ".join(told[-3:]))) if told else ""
 
     def warnings(self) -> list[str]:
         """Return the warnings, each once and on one line."""

@@ -67,7 +67,7 @@ def build(
     cache = _open_cache(config, timing_cache)
     plan_bytes = builder.build_serialized_network(network, config)
     if plan_bytes is None:
-        raise BundleError(f"TensorRT {binding.version} builds no engine: {_words(binding)}")
+        raise BundleError(f"{binding.title} builds no engine: {_words(binding)}")
     return Built(
         bytes(plan_bytes),
         bytes(cache.serialize()) if cache is not None else b"",
@@ -91,7 +91,7 @@ def _parse(binding: Binding, network: Any, model: bytes) -> None:
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     said = "; ".join(_explain(error) for error in errors[:3]) or _words(binding)
-    raise BundleError(f"TensorRT {binding.version} cannot read the model: {said}")
+    raise BundleError(f"{binding.title} cannot read the model: {said}")
 
 
 def _explain(error: Any) -> str:
@@ -117,8 +117,7 @@ class _Flags:
     def lacking(self, why: str) -> BundleError:
         """Return the error for something that was asked for and is not there."""
         return BundleError(
-            f"{self.binding.name} {self.binding.version} has no {why}: leave it out, or build with "
-            "another version"
+            f"{self.binding.title} has no {why}: leave it out, or build with another version"
         )
 
 
@@ -185,7 +184,7 @@ def _set_targets(binding: Binding, config: Any, plan: BuildPlan) -> tuple[str, .
     for capability in wanted:
         if capability not in known:
             raise BundleError(
-                f"TensorRT-RTX {binding.version} builds for compute capability "
+                f"{binding.title} builds for compute capability "
                 f"{', '.join(known)}, not for {capability}; build on the device with TensorRT"
             )
     config.num_compute_capabilities = len(wanted)

@@ -29,11 +29,12 @@ class Verification:
     """How far an engine's answers are from those of its ONNX model.
 
     ``agreement`` is the share of samples with the same largest output (None where outputs are no
-    logits), and ``clear_disagreements`` the number of the others where the ONNX model's largest was
-    ahead by more than the tolerance explains. ``largest_difference`` is that of any number, ``relative_error`` the norm of all
-    differences by that of the answers, which may be ``tolerance``. Both are None where the engine
-    gives NaN or infinity. ``inputs`` says what was asked: ``validation`` samples or ``random``
-    numbers, where agreement decides nothing: a network's class of noise means little.
+    logits), ``clear_disagreements`` the number of the others where the ONNX model's largest was
+    ahead by more than the tolerance explains. ``largest_difference`` is that of any number,
+    ``relative_error`` the norm of all differences by that of the answers, which may be
+    ``tolerance``; both are None where the engine gives NaN or infinity. ``inputs`` says what was
+    asked: ``validation`` samples or ``random`` numbers, where agreement decides nothing, since a
+    network's class of noise means little.
     """
 
     samples: int

@@ -72,7 +72,8 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     )
     write = {name: Path(path) for name, path in job["write"].items()}
     write["engine"].write_bytes(built.engine)
-    write["timing_cache"].write_bytes(built.timing_cache)
+    # Without a GPU nothing was timed, and TensorRT-RTX would not read the empty cache again.
+    write["timing_cache"].write_bytes(b"" if binding.machine is None else built.timing_cache)
     entry = _entry(binding, plan, built)
     precision = _precision(job["stored"][plan.onnx], plan, built)
     answer: dict[str, Any] = {
@@ -108,12 +109,20 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _for_target(binding: Binding, plan: BuildPlan, capability: str | None) -> BuildPlan:
-    """Let TensorRT-RTX build for the target's GPU where none is here and none was named."""
-    wanted = binding.name == RTX and binding.machine is None and not plan.compute_capabilities
-    if wanted and capability in supported_by_rtx(binding.trt):
-        assert capability is not None
-        return replace(plan, compute_capabilities=(capability,))
-    return plan
+    """Let TensorRT-RTX build for the target's GPU where none is here and none was named.
+
+    Raises BundleError where it does not know that GPU.
+    """
+    if binding.name != RTX or binding.machine is not None or plan.compute_capabilities:
+        return plan
+    known = supported_by_rtx(binding.trt)
+    if capability is not None and capability not in known:
+        raise BundleError(
+            f"{binding.title} builds for compute capability {', '.join(known)}, not for the "
+            f"target's {capability}: build on the device with TensorRT (sh build.sh there), or "
+            "name one of these with --compute-capability"
+        )
+    return plan if capability is None else replace(plan, compute_capabilities=(capability,))
 
 
 def _entry(binding: Binding, plan: BuildPlan, built: Built) -> EngineEntry:

@@ -15,6 +15,7 @@ COMMANDS = (
     "gate",
     "predict",
     "inspect",
+    "deploy",
     "targets",
     "doctor",
     "demo",
@@ -26,11 +27,11 @@ def test_every_command_is_listed_here() -> None:
     assert commands | {group.name for group in app.registered_groups} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "deploy triton", "deploy cpp"])
 def test_help_of_every_command(run_cli, command: str) -> None:
-    done = run_cli(command, "--help", NO_COLOR="1")
+    done = run_cli(*command.split(), "--help", NO_COLOR="1")
     assert done.returncode == 0, done.stderr
-    assert "--json" in done.stdout
+    assert "--json" in done.stdout or command == "deploy"  # its commands have it
     assert "\x1b" not in done.stdout
 
 

@@ -1,0 +1,192 @@
+"""``edgekd build``: a TensorRT engine of a bundle's model, verified, timed and put into it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekd_cli.console import open_progress
+from edgekd_cli.options import Json
+from edgekd_cli.output import percent, show_json, show_line, show_table
+
+if TYPE_CHECKING:
+    from edgekd.building.engine import Building
+
+EXIT_FAILED = 1
+
+
+class BindingName(StrEnum):
+    """The TensorRTs that can build."""
+
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt_rtx"
+
+
+class Compatible(StrEnum):
+    """Which other GPUs an engine is to run on."""
+
+    ampere_plus = "ampere_plus"
+    same_compute_capability = "same_compute_capability"
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="The folder that compress wrote.")],
+    target: Annotated[
+        str | None,
+        typer.Option(help="Refuse a bundle that is for another target.", show_default="any"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Verify on its validation part: .npz, image folder or package.module:factory.",
+            show_default="random numbers",
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Largest batch.", show_default="the plan's, 8")
+    ] = None,
+    opt_batch: Annotated[
+        int | None, typer.Option(min=1, help="Fastest batch.", show_default="the plan's, 1")
+    ] = None,
+    dla: Annotated[
+        int | None,
+        typer.Option(min=0, help="Use this DLA core; the GPU runs what it cannot."),
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="For newer minor versions as well.")
+    ] = False,
+    hardware_compatible: Annotated[
+        Compatible | None, typer.Option(help="For other GPUs as well.", show_default="this one")
+    ] = None,
+    workspace_mib: Annotated[
+        int | None, typer.Option(min=1, help="Memory for the builder.", show_default="the plan's")
+    ] = None,
+    binding: Annotated[
+        BindingName | None,
+        typer.Option(help="Which TensorRT builds.", show_default="tensorrt if it can"),
+    ] = None,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Build for this GPU, like 8.6; TensorRT-RTX only. Repeat it for several.",
+            show_default="the GPU here, else the target's",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the bundle with the engine there.", show_default="the bundle"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a TensorRT engine where TensorRT is, check it against the ONNX model, and time it."""
+    from edgekd.building.engine import build_engine
+    from edgekd.building.wishes import Wishes
+
+    if target is not None:
+        _check_target(bundle, target)
+    result = build_engine(
+        bundle,
+        wishes=Wishes(
+            max_batch=max_batch,
+            opt_batch=opt_batch,
+            dla_core=dla,
+            version_compatible=version_compatible,
+            hardware_compatible=None if hardware_compatible is None else hardware_compatible.value,
+            workspace_bytes=None if workspace_mib is None else workspace_mib << 20,
+            compute_capabilities=tuple(compute_capability or ()),
+        ),
+        data=data,
+        binding=None if binding is None else binding.value,
+        out=out,
+        progress=open_progress(),
+    )
+    if as_json:
+        show_json(result.to_dict())
+    else:
+        _show(result)
+    if not result.passed:
+        typer.echo(f"failed: {_refusal(bundle, result)}", err=True)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _check_target(bundle: Path, target: str) -> None:
+    """Raise BundleError, with both names, unless the bundle is for ``target``."""
+    from edgekd.device import load_profile
+    from edgekd.errors import BundleError
+    from edgekd.runtime.bundle import read_manifest
+
+    own = read_manifest(bundle).target["name"]
+    wanted = load_profile(target).name
+    if own != wanted:
+        raise BundleError(
+            f"{bundle} is for {own}, not for {wanted}: leave --target out, or compress again with "
+            f"--target {wanted}"
+        )
+
+
+def _show(result: Building) -> None:
+    entry = result.entry
+    capabilities = ", ".join(entry["compute_capabilities"])
+    typed = "strongly typed" if entry["build"]["strongly_typed"] else "types chosen by TensorRT"
+    show_line(
+        f"{entry['file'] or 'engine, not kept'}: {entry['binding']} {entry['version']}, compute "
+        f"capability {capabilities}, {typed}, {entry['build']['seconds']:.1f} s, of {entry['onnx']}"
+    )
+    if entry["verification"] is not None:
+        _show_verification(entry["verification"])
+    if entry["layers"] is not None:
+        _show_layers(entry["layers"])
+    if entry["latency"]:
+        show_table(("shapes", "CUDA graph", ">median", ">90 %", ">99 %"), _rows(entry["latency"]))
+    for warning in entry["build"]["warnings"]:
+        show_line(f"TensorRT: {warning}")
+    for note in result.notes:
+        show_line(note)
+
+
+def _show_verification(found: dict[str, Any]) -> None:
+    agreement = "" if found["agreement"] is None else f"agreement {percent(found['agreement'])}, "
+    if found["relative_error"] is None:
+        show_line(f"verified: {agreement}but numbers that are not finite")
+        return
+    show_line(
+        f"verified: {agreement}relative error {found['relative_error']:.4f} (at most "
+        f"{found['tolerance']:g}), largest difference {found['largest_difference']:.3g}, on "
+        f"{found['samples']} {found['inputs']} samples"
+    )
+
+
+def _show_layers(layers: dict[str, Any]) -> None:
+    counts = ", ".join(f"{count} {name}" for name, count in layers["precisions"].items())
+    show_line(f"layers: {layers['count']} ({counts})")
+    for name, precision in layers["fallbacks"].items():
+        show_line(f"not on integers: {name} runs in {precision}")
+    if layers["unseen"]:
+        show_line(
+            f"not told by TensorRT: the precision of {len(layers['unseen'])} quantized layers, "
+            f"{', '.join(layers['unseen'])}"
+        )
+
+
+def _rows(latency: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows = []
+    for entry in latency:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in entry["shapes"].values())
+        for kind, key in (("no", "without_graph"), ("yes", "with_graph")):
+            times = entry[key]
+            if times is not None:
+                cells = (times["median_ms"], times["p90_ms"], times["p99_ms"])
+                rows.append((shapes, kind, *("-" if t is None else f"{t:.3f} ms" for t in cells)))
+    return rows
+
+
+def _refusal(bundle: Path, result: Building) -> str:
+    found = result.entry["verification"]
+    return (
+        f"the engine does not answer as {result.entry['onnx']} does "
+        f"({found['clear_disagreements']} clear disagreements, relative error "
+        f"{found['relative_error']}, at most {found['tolerance']:g}); {bundle} was left as it was"
+    )
