@@ -68,6 +68,7 @@ def build_engine(
     out: Path | None = None,
     place: Place | None = None,
     timeout_s: float = TIMEOUT_S,
+    external_tactics: bool = True,
     progress: Progress | None = None,
 ) -> Building:
     """Build an engine from a bundle's plan and put it, and what was found out, into the bundle.
@@ -77,8 +78,9 @@ def build_engine(
     are compared with those of the ONNX model on the validation part of ``data``, without data on
     random numbers, its layers are read, and it is timed. ``out`` takes the bundle with the engine;
     None replaces ``bundle`` itself, all at once. An engine of the same TensorRT and GPU is
-    replaced, and its timing cache used. Everything else stays byte by byte; only a signature goes,
-    since it was for another manifest.
+    replaced, and its timing cache used. Without ``external_tactics`` kernels of cuBLAS and cuDNN
+    are not tried, for machines without these libraries. Everything else stays byte by byte; only a
+    signature goes, since it was for another manifest.
 
     Raises BundleError where the bundle is not TensorRT's or is damaged, TensorRT or the GPU is
     missing, or no engine comes out; DataError for data that does not fit; MeasurementError where
@@ -102,6 +104,7 @@ def build_engine(
             timing_cache=_last_cache(manifest, content),
             reference=reference,
             binding=binding,
+            external_tactics=external_tactics,
             folder=Path(name),
             place=where,
         )
@@ -145,8 +148,7 @@ def _plans(manifest: Manifest, content: Mapping[str, bytes], wishes: Wishes) -> 
 
 def _last_cache(manifest: Manifest, content: Mapping[str, bytes]) -> bytes | None:
     """Return the newest timing cache; TensorRT itself drops what is not of its version and GPU."""
-    timed = [entry for entry in _entries(manifest) if entry.get("cuda") is not None]
-    names = [str(entry.get(_FILES[CACHE])) for entry in timed]
+    names = [str(entry.get(_FILES[CACHE])) for entry in _entries(manifest)]
     return next((content[name] for name in reversed(names) if name in content), None)
 
 

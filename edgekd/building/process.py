@@ -28,6 +28,7 @@ def make_job(
     timing_cache: bytes | None,
     reference: Reference | None,
     binding: str | None,
+    external_tactics: bool,
     folder: Path,
     place: Place,
 ) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def make_job(
         "reference": None
         if reference is None
         else {**{side: there[path] for side, path in sides.items()}, "kind": reference.kind},
-        "external_tactics": True,
+        "external_tactics": external_tactics,
         "write": {kind: place.output(kind) for kind in (ENGINE, CACHE, LAYERS)},
     }
 

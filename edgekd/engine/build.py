@@ -64,7 +64,7 @@ def build(
     _set_rest(flags, builder, plan, external_tactics)
     targets = _set_targets(binding, config, plan)
     _set_shapes(builder, network, config, plan)
-    cache = _open_cache(config, timing_cache)
+    cache = _open_cache(binding, config, timing_cache)
     plan_bytes = builder.build_serialized_network(network, config)
     if plan_bytes is None:
         raise BundleError(f"{binding.title} builds no engine: {_words(binding)}")
@@ -223,12 +223,13 @@ def _set_shapes(builder: Any, network: Any, config: Any, plan: BuildPlan) -> Non
         config.add_optimization_profile(profile)
 
 
-def _open_cache(config: Any, content: bytes) -> Any:
+def _open_cache(binding: Binding, config: Any, content: bytes) -> Any:
     """Return a timing cache in use; one that cannot be read is replaced by an empty one.
 
-    None where the version has none. A cache of another version or GPU is of no use, and no fault.
+    None where the version has none: in TensorRT-RTX it does nothing since 1.2. A cache of another
+    version or GPU is of no use, and no fault.
     """
-    if not hasattr(config, "create_timing_cache"):
+    if binding.name == RTX or not hasattr(config, "create_timing_cache"):
         return None
     for blob in (content, b"") if content else (b"",):
         try:

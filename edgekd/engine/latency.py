@@ -47,6 +47,7 @@ class Bound:
         self._memory: dict[str, int] = {}
         self._outputs: dict[str, npt.NDArray[Any]] = {}
         self._graph = 0
+        self.profiler: Any = None  # TensorRT calls it, and may not own it
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         for name, array in inputs.items():
             rows = np.ascontiguousarray(array)
@@ -189,8 +190,7 @@ def layer_times_ms(trt: Any, bound: Bound, runs: int = 20) -> dict[str, float]:
         def report_layer_time(self, name: str, ms: float) -> None:
             total[name] = total.get(name, 0.0) + ms
 
-    profiler = Own()
-    bound.context.profiler = profiler
+    bound.context.profiler = bound.profiler = Own()
     for _ in range(runs):
         bound.run()
         bound.wait()

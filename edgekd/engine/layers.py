@@ -62,10 +62,9 @@ def read_layers(text: str, times: Mapping[str, float] | None = None) -> tuple[En
     that is not the inspector's.
     """
     try:
-        entries = json.loads(text)["Layers"]
-    except (ValueError, KeyError, TypeError) as error:
+        return tuple(_layer(entry, times or {}) for entry in json.loads(text)["Layers"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError("this is not what TensorRT's engine inspector writes") from error
-    return tuple(_layer(entry, times or {}) for entry in entries)
 
 
 def fallbacks(layers: Sequence[EngineLayer], quantized: Collection[str]) -> dict[str, str]:

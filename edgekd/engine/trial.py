@@ -34,11 +34,11 @@ def try_engine(
     logits: bool,
     quantized: Collection[str],
 ) -> dict[str, Any]:
-    """Return ``verification``, ``latency``, ``layers`` (a summary) and ``layer_list``: plain data.
+    """Return ``verification``, ``latency``, ``layers`` (a summary), ``layer_list``, ``warnings``.
 
-    The answers are those of the code that production runs (``edgekd.runtime.tensorrt``), compared
-    with ``reference``: inputs, outputs and where the inputs are from. Raises BundleError where the
-    engine cannot be opened or run.
+    All of it is plain data. The answers are those of the code that production runs
+    (``edgekd.runtime.tensorrt``), compared with ``reference``: inputs, outputs and where the inputs
+    are from. Raises BundleError where the engine cannot be opened or run.
     """
     verification = None
     if reference is not None:
@@ -82,9 +82,11 @@ def _look(
         try:
             latency.append(measure(bound, sizes))
             inspector = engine.create_engine_inspector()
-            inspector.execution_context = bound.context  # formats are known for its shapes only
-            text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-            layers = read_layers(text, layer_times_ms(trt, bound))
+            # Formats are known for the shapes of a context only; TensorRT 8's pages call it context.
+            name = "execution_context" if hasattr(inspector, "execution_context") else "context"
+            setattr(inspector, name, bound.context)
+            text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+            times = layer_times_ms(trt, bound)
         finally:
             bound.close()
         if largest != sizes:
@@ -96,9 +98,17 @@ def _look(
                 bound.close()
     except (RuntimeError, TypeError) as error:  # pybind11 raises TypeError where nothing is made
         raise BundleError(f"the engine was built, but cannot run: {one_line(error)}") from error
+    return {"latency": latency, **_layers(text, times, quantized)}
+
+
+def _layers(text: str, times: Mapping[str, float], quantized: Collection[str]) -> dict[str, Any]:
+    """Return a summary and the list; neither, and a warning, where the inspector cannot be read."""
+    try:
+        layers = read_layers(text, times)
+    except BundleError as error:
+        return {"layers": None, "layer_list": None, "warnings": [str(error)]}
     off = fallbacks(layers, quantized)
     return {
-        "latency": latency,
         "layers": {
             "count": len(layers),
             "precisions": count_precisions(layers),
@@ -110,4 +120,5 @@ def _look(
             "layers": [layer.to_dict() for layer in layers],
             "inspector": json.loads(text),
         },
+        "warnings": [],
     }

@@ -72,8 +72,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     )
     write = {name: Path(path) for name, path in job["write"].items()}
     write["engine"].write_bytes(built.engine)
-    # Without a GPU nothing was timed, and TensorRT-RTX would not read the empty cache again.
-    write["timing_cache"].write_bytes(b"" if binding.machine is None else built.timing_cache)
+    write["timing_cache"].write_bytes(built.timing_cache)
     entry = _entry(binding, plan, built)
     precision = _precision(job["stored"][plan.onnx], plan, built)
     answer: dict[str, Any] = {
@@ -103,7 +102,10 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             logits=job["logits"],
             quantized=job["quantized"],
         )
-        write["layers"].write_text(json.dumps(tried.pop("layer_list"), indent=1), "utf-8")
+        layers, warnings = tried.pop("layer_list"), tried.pop("warnings")
+        if layers is not None:
+            write["layers"].write_text(json.dumps(layers, indent=1), "utf-8")
+        answer["build"]["warnings"] += warnings
         answer.update(tried)
     return answer
 

@@ -16,6 +16,7 @@ PACKAGE = Path(edgekd.__file__).parent
 ON_DEVICE = sorted(
     {
         *(PACKAGE / "runtime").glob("*.py"),
+        *(PACKAGE / "engine").glob("*.py"),
         *(PACKAGE / name for name in ("__init__.py", "errors.py", "spec.py", "preprocessing.py")),
         # What measures on a board, and the agent that starts it there.
         *runner_archive.sources().values(),
