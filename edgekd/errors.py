@@ -9,6 +9,7 @@ EdgekdError
 ├── StageError          a stage cannot run on this model
 ├── ExportError         the model cannot be written as ONNX, or the ONNX is not valid
 ├── BundleError         a bundle is incomplete, altered or of another format version
+│   └── TrustError      nothing proves who wrote it: signature or key is missing or wrong
 └── MeasurementError    latency cannot be measured
     └── NoVerdictError  it was measured, but nothing can be concluded from it
 
@@ -54,6 +55,10 @@ class ExportError(EdgekdError):
 
 class BundleError(EdgekdError):
     """A bundle is incomplete, altered or of a format that this version cannot read."""
+
+
+class TrustError(BundleError):
+    """Who wrote a bundle is not proved, or a key is of no use for proving or signing it."""
 
 
 class MeasurementError(EdgekdError):

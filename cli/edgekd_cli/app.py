@@ -32,6 +32,7 @@ from edgekd_cli import (
     gate,
     inspect,
     predict,
+    sign,
     targets,
 )
 
@@ -57,6 +58,9 @@ app.command("bench")(bench.run)
 app.command("gate")(gate.run)
 app.command("predict")(predict.run)
 app.command("inspect")(inspect.run)
+app.command("keygen")(sign.keygen)
+app.command("sign")(sign.sign)
+app.command("verify")(sign.verify)
 app.add_typer(targets.app, name="targets")
 app.command("doctor")(doctor.run)
 app.command("demo")(demo.run)

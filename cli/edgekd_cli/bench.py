@@ -63,7 +63,7 @@ def run(
     from edgekd_hardware.throttling import describe
 
     from edgekd.bench import Protocol, measure
-    from edgekd.runtime.bundle import read_manifest
+    from edgekd.runtime.trust import read_trusted_manifest
 
     runtimes = list(dict.fromkeys(runtime or ["onnxruntime"]))
     found = collect(models, only_onnxruntime=runtimes == ["onnxruntime"])
@@ -108,7 +108,7 @@ def run(
         if report.conditions:
             show_line(describe(report.machine, report.conditions))
         for folder in filter(Path.is_dir, models):
-            show_stored_times(read_manifest(folder).data)
+            show_stored_times(read_trusted_manifest(folder).data)
 
 
 def on_runtimes(models: Mapping[str, Path], runtimes: Sequence[str]) -> dict[str, Variant]:
@@ -146,13 +146,14 @@ def collect(paths: Sequence[Path], *, only_onnxruntime: bool = True) -> dict[str
 
 def _models_at(path: Path, short: bool, only_onnxruntime: bool) -> Iterator[tuple[str, Path]]:
     from edgekd.errors import MeasurementError
-    from edgekd.runtime.bundle import read_manifest, verify
+    from edgekd.runtime.bundle import verify_models
+    from edgekd.runtime.trust import read_trusted_manifest
 
     if not path.is_dir():
         yield path.stem if short else str(path), path
         return
-    manifest = read_manifest(path)
-    verify(path, manifest)
+    manifest = read_trusted_manifest(path)
+    verify_models(path, manifest)
     written_for = manifest.target["runtime"]
     if not only_onnxruntime and written_for != "onnxruntime":
         raise MeasurementError(f"{path}: its graph is for {written_for}; leave --runtime out")

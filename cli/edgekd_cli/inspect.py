@@ -22,9 +22,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Show inputs, outputs, bits and kernel per layer, exits, sizes and origin of a bundle."""
-    from edgekd.runtime.bundle import read_manifest, verify
+    from edgekd.runtime.bundle import verify
+    from edgekd.runtime.trust import read_trusted_manifest
 
-    manifest = read_manifest(bundle)
+    manifest = read_trusted_manifest(bundle)
     verify(bundle, manifest)
     if as_json:
         show_json(manifest.data)

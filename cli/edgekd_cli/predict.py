@@ -62,14 +62,15 @@ def run(
 def _file(model: Path, role: Role) -> Path:
     """Return the ONNX file; a bundle is checked first."""
     from edgekd.errors import ExportError
-    from edgekd.runtime.bundle import read_manifest, verify
+    from edgekd.runtime.bundle import verify_models
+    from edgekd.runtime.trust import read_trusted_manifest
 
     if not model.is_dir():
         if not model.is_file():
             raise ExportError(f"there is no model file {model}")
         return model
-    manifest = read_manifest(model)
-    verify(model, manifest)
+    manifest = read_trusted_manifest(model)
+    verify_models(model, manifest)
     return model / manifest.models[role.value]
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from edgekd.errors import BundleError
 from edgekd.runtime.bundle import read_manifest, read_manifest_data, verify
-from edgekd.runtime.fields import MANIFEST_NAME
+from edgekd.runtime.fields import MANIFEST_NAME, SIGNATURE_NAME
 from edgekd.runtime.manifest import is_plain_name
 
 _CHUNK = 1 << 20
@@ -29,8 +29,9 @@ def write_bundle(
     data; its ``files`` entry, with every length and SHA-256, is filled in here. The bundle is
     written beside ``out``, read back, verified and renamed, so ``out`` is never half-written.
 
-    An empty folder at ``out`` is used. A bundle at ``out`` is replaced when ``overwrite`` is set;
-    any other folder or file, or a bundle with foreign files in it, is never touched.
+    An empty folder at ``out`` is used. A bundle at ``out`` is replaced when ``overwrite`` is set,
+    its signature too, which was for another manifest; any other folder or file, or a bundle with
+    foreign files in it, is never touched.
 
     Raises BundleError when ``out`` is taken, a file cannot be read or written, or the manifest is
     not valid; nothing is left behind then.
@@ -83,7 +84,7 @@ def _own_files(folder: Path) -> set[str]:
     if not isinstance(data, dict) or "format_version" not in data:
         return set()
     files = data.get("files")
-    return {MANIFEST_NAME, *(files if isinstance(files, dict) else ())}
+    return {MANIFEST_NAME, SIGNATURE_NAME, *(files if isinstance(files, dict) else ())}
 
 
 @contextlib.contextmanager

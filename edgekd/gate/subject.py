@@ -8,7 +8,8 @@ from pathlib import Path
 from edgekd.bench.runner import Variant
 from edgekd.errors import MeasurementError, NoVerdictError
 from edgekd.runtime import Manifest
-from edgekd.runtime.bundle import read_manifest, verify
+from edgekd.runtime.bundle import verify_models
+from edgekd.runtime.trust import read_trusted_manifest
 
 _ENGINES = (".engine", ".plan", ".trt")
 
@@ -43,8 +44,8 @@ def open_subject(path: Path) -> Subject:
     there or an engine, NoVerdictError for a bundle whose graph is for a runtime that is not here.
     """
     if path.is_dir():
-        manifest = read_manifest(path)
-        verify(path, manifest)
+        manifest = read_trusted_manifest(path)
+        verify_models(path, manifest)
         written_for = manifest.target["runtime"]
         if written_for != "onnxruntime":
             raise NoVerdictError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.runtime.fields import mapping, need, tensor_name, text
+from edgekd.runtime.fields import is_number, mapping, need, tensor_name, text
 from edgekd.spec import TensorSpec
 
 CONFIDENCES = ("probability", "margin", "entropy")
@@ -84,6 +83,8 @@ def parse_cascade(value: object, files: Collection[str]) -> CascadeManifest:
             fields.get("operating_points"), "cascade.operating_points"
         ).items()
     }
+    for name in points:
+        text(name, "cascade.operating_points: a name")
     default = fields.get("default")
     there = isinstance(default, str) and default in points
     need(there, "cascade.default", f"one of {', '.join(points) or 'operating_points'}")
@@ -132,19 +133,15 @@ def _latency(value: object, name: str) -> Latency:
 
 def _thresholds(value: object, name: str, exits: int) -> tuple[float | None, ...]:
     found = _list(mapping(value, name).get("thresholds"), f"{name}.thresholds")
-    numbers = all(entry is None or _is_number(entry) for entry in found)
+    numbers = all(entry is None or is_number(entry) for entry in found)
     wanted = f"{exits} finite numbers or null, one for each exit"
     need(len(found) == exits and numbers, f"{name}.thresholds", wanted)
     return tuple(None if entry is None else float(entry) for entry in found)
 
 
 def _positive(value: Any, name: str) -> float:
-    need(_is_number(value) and value > 0, name, "a finite number above 0")
+    need(is_number(value) and value > 0, name, "a finite number above 0")
     return float(value)
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _list(value: object, name: str) -> list[Any]:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from edgekd.errors import BundleError
 from edgekd.runtime.tensors import DTYPES
 
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.sig"
+
+LONGEST_TEXT = 1000
+LARGEST_TENSOR = 2**31  # elements of one sample: what is larger no device of ours can hold
+MOST_AXES = 32
+_LONGEST_SHOWN = 300
 
 
 def need(condition: bool, name: str, wanted: str) -> None:
     """Raise BundleError, saying what field ``name`` must be, unless ``condition`` holds."""
     if not condition:
-        raise BundleError(f"{MANIFEST_NAME}: {name} must be {wanted}")
+        raise BundleError(f"{MANIFEST_NAME}: {shown(name)} must be {shown(wanted)}")
+
+
+def shown(text: str) -> str:
+    """Return a text of a stranger's file as a message may hold it: one line, and not endless."""
+    clipped = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in clipped)
 
 
 def mapping(value: object, name: str) -> dict[str, Any]:
@@ -23,9 +36,25 @@ def mapping(value: object, name: str) -> dict[str, Any]:
 
 
 def text(value: object, name: str) -> str:
-    """Return a text that is not empty; raises BundleError for anything else."""
+    """Return a text that is not empty; raises BundleError for anything else.
+
+    Names land in messages and on terminals, so control characters are refused.
+    """
     need(isinstance(value, str) and value != "", name, "a text that is not empty")
-    return str(value)
+    name_of_it = str(value)
+    fits = len(name_of_it) <= LONGEST_TEXT and name_of_it.isprintable()
+    need(fits, name, f"a text of at most {LONGEST_TEXT} printable characters")
+    return name_of_it
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number that float can hold; true and false are none."""
+    if type(value) not in (int, float):
+        return False
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]  # checked above
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def tensor_name(value: object, name: str) -> str:
@@ -39,4 +68,14 @@ def tensor_name(value: object, name: str) -> str:
         f"{name}.shape",
         "a list of positive whole numbers or null",
     )
+    assert isinstance(shape, list)
+    fits = len(shape) <= MOST_AXES and _elements(shape) <= LARGEST_TENSOR
+    need(fits, f"{name}.shape", f"of at most {MOST_AXES} axes and {LARGEST_TENSOR} elements")
     return text(tensor.get("name"), f"{name}.name")
+
+
+def _elements(shape: list[Any]) -> int:
+    count = 1
+    for size in shape:
+        count *= 1 if size is None else min(size, LARGEST_TENSOR + 1)
+    return count

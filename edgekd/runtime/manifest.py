@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,15 +11,30 @@ from edgekd.errors import BundleError, DataError
 from edgekd.preprocessing import ImagePreprocessing
 from edgekd.runtime.cascade_manifest import CascadeManifest, parse_cascade
 from edgekd.runtime.engine_manifest import EngineEntry, parse_engines
-from edgekd.runtime.fields import MANIFEST_NAME, mapping, need, tensor_name, text
+from edgekd.runtime.fields import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    is_number,
+    mapping,
+    need,
+    shown,
+    tensor_name,
+    text,
+)
 from edgekd.spec import ModelSpec
 
 FORMAT_VERSION = 1
 TASKS = ("classification", "other")
 FIELDS = ("name", "target", "files", "models", "spec", "preprocessing", "classes", "task")
 
-# A list of what is allowed also refuses separators, drives, "..", and names that hide.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+LARGEST_FILE = 2**40  # bytes; a length is compared with the file's before anything is read
+
+# A list of what is allowed also refuses separators, drives, "..", names that hide, letters that
+# only look like others, and dots at the end, which Windows drops.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
+# Windows opens devices under these names, whatever follows the first dot.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_FACTORS = (1e-30, 1e30)  # float32 holds these, and what they give of a pixel
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -72,11 +86,15 @@ class Manifest:
 
 
 def is_plain_name(name: object) -> bool:
-    """Return whether ``name`` can be a file of a bundle: no path, not the manifest itself."""
+    """Return whether ``name`` can be a file of a bundle on every system.
+
+    It is no path, no device, and neither the manifest nor its signature.
+    """
     return (
         isinstance(name, str)
         and _PLAIN_NAME.fullmatch(name) is not None
-        and name.lower() != MANIFEST_NAME
+        and _DEVICES.fullmatch(name) is None
+        and name.lower() not in (MANIFEST_NAME, SIGNATURE_NAME)
     )
 
 
@@ -114,7 +132,7 @@ def parse_manifest(data: object) -> Manifest:
 
 def _check_version(fields: Mapping[str, Any]) -> None:
     version = fields.get("format_version")
-    if type(version) is not int:
+    if type(version) is not int or not 0 <= version < 10**6:
         raise BundleError(f"{MANIFEST_NAME} lacks a whole number format_version: not a bundle")
     if version != FORMAT_VERSION:
         todo = "update edgekd" if version > FORMAT_VERSION else "write the bundle again"
@@ -133,8 +151,10 @@ def _target(value: object) -> Mapping[str, Any]:
 def _files(value: object) -> Mapping[str, FileEntry]:
     files = {}
     for name, entry in mapping(value, "files").items():
-        need(is_plain_name(name), f"files: {name!r}", "a plain file name inside the bundle")
+        need(is_plain_name(name), f"files: {name!a}", "a plain file name inside the bundle")
         files[name] = _file(mapping(entry, f"files.{name}"), f"files.{name}")
+    # Where upper and lower case are one, two such names would be one file.
+    need(len({name.lower() for name in files}) == len(files), "files", "files of different names")
     return files
 
 
@@ -142,7 +162,8 @@ def _file(entry: Mapping[str, Any], name: str) -> FileEntry:
     sha256, size = entry.get("sha256", ""), entry.get("bytes", -1)
     is_hash = isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
     need(is_hash, f"{name}.sha256", "64 lower-case hexadecimal digits")
-    need(type(size) is int and size >= 0, f"{name}.bytes", "a whole number of bytes")
+    is_size = type(size) is int and 0 <= size <= LARGEST_FILE
+    need(is_size, f"{name}.bytes", f"a whole number of bytes up to {LARGEST_FILE}")
     return FileEntry(sha256, size)
 
 
@@ -150,6 +171,7 @@ def _models(value: object, files: Mapping[str, FileEntry]) -> Mapping[str, str]:
     models = mapping(value, "models")
     need("compressed" in models, "models", "an object with the entry 'compressed'")
     for role, name in models.items():
+        text(role, "models: a role")
         need(isinstance(name, str) and name in files, f"models.{role}", "one of the files listed")
     return models
 
@@ -176,14 +198,17 @@ def _preprocessing(value: object, spec: ModelSpec) -> Mapping[str, ImagePreproce
         try:
             steps[name] = ImagePreprocessing.from_dict(step)
         except DataError as error:
-            raise BundleError(f"{MANIFEST_NAME}: {where}: {error}") from error
+            raise BundleError(f"{MANIFEST_NAME}: {where}: {shown(str(error))}") from error
+        smallest, largest = _FACTORS
+        wide = all(value >= smallest for value in steps[name].std)
+        need(wide, f"{where}.std", f"{smallest} or more in every channel")
+        high = all(abs(value) <= largest for value in (*steps[name].mean, *steps[name].std))
+        need(high, where, f"of means and stds up to {largest}")
     return steps
 
 
 def _are_numbers(value: object) -> bool:
-    return isinstance(value, list) and all(
-        type(number) in (int, float) and math.isfinite(number) for number in value
-    )
+    return isinstance(value, list) and all(is_number(number) for number in value)
 
 
 def _classes(value: object) -> tuple[str, ...] | None:

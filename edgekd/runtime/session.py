@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from edgekd.errors import BundleError, DataError, EdgekdError
-from edgekd.runtime.bundle import read_files, read_manifest, read_model
+from edgekd.runtime.bundle import read_files, read_model
 from edgekd.runtime.cascade import Cascade, check_operating_point, segment_spec
 from edgekd.runtime.choose import Choice, Wanted, choose, takes_exits
 from edgekd.runtime.closing import Closing, closed
@@ -17,6 +17,7 @@ from edgekd.runtime.manifest import Deployment, Manifest
 from edgekd.runtime.opening import Session, check_signature, open_session
 from edgekd.runtime.tensorrt import TensorRTSession, open_engine
 from edgekd.runtime.tensors import one_line
+from edgekd.runtime.trust import Trust, read_trusted_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,7 @@ def load(
     providers: Sequence[Any] | None = None,
     fallback: str | None = None,
     contexts: int | None = None,
+    trust: Trust | None = None,
 ) -> Model: ...
 
 
@@ -49,6 +51,7 @@ def load(
     providers: Sequence[Any] | None = None,
     fallback: str | None = None,
     contexts: int | None = None,
+    trust: Trust | None = None,
 ) -> Cascade: ...
 
 
@@ -64,6 +67,7 @@ def load(
     operating_point: str | None = None,
     fallback: str | None = None,
     contexts: int | None = None,
+    trust: Trust | None = None,
 ) -> Model | Cascade: ...
 
 
@@ -78,6 +82,7 @@ def load(
     operating_point: str | None = None,
     fallback: str | None = None,
     contexts: int | None = None,
+    trust: Trust | None = None,
 ) -> Model | Cascade:
     """Open a model of the bundle in the folder ``bundle``.
 
@@ -102,16 +107,19 @@ def load(
     else on the CPU. ``Model.runtime`` and ``Model.describe()`` tell what is used.
 
     Every file of the bundle is checked against the manifest, and the model is opened from the
-    same bytes that were hashed. Hashes prove that the bundle is intact, not who wrote it. The
-    model is held in memory: models over 2 GB and external data are out of scope.
+    same bytes that were hashed. Hashes prove that the bundle is intact, not who wrote it: ``trust``
+    does, the PEM file of a public key (or its bytes, or several). The manifest's signature must
+    then be by one of them, before anything else of the bundle is read. ``trust.py`` says what
+    EDGEKD_TRUST and EDGEKD_REQUIRE_SIGNATURE do. The model is held in memory: models over 2 GB and
+    external data are out of scope.
 
     Raises BundleError when the bundle is incomplete or altered, when the runtime is missing or
     cannot open the model, when no engine fits the machine (the line names both sides, and the
     command that builds one), when the model is not what the manifest says, or when it has no such
-    operating point.
+    operating point; TrustError, which is a BundleError, when ``trust`` does not hold.
     """
     folder = Path(bundle)
-    manifest = read_manifest(folder)
+    manifest = read_trusted_manifest(folder, trust)
     wanted = Wanted(model, runtime, precision, providers, fallback)
     if operating_point is not None or takes_exits(manifest, wanted):
         if model is not None:

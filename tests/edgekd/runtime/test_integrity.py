@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -93,12 +94,37 @@ def test_a_damaged_manifest_never_crashes(bundle: Path) -> None:
     assert refused > 100
 
 
-def test_refuses_a_model_that_onnxruntime_cannot_open(bundle: Path) -> None:
-    """The hash is right, the content is not ONNX."""
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html></html>", "is no ONNX model"),
+        (b"\x08\x08\x3a\x00", "ONNX Runtime cannot open it"),  # an empty graph
+    ],
+)
+def test_refuses_what_is_no_model(bundle: Path, content: bytes, message: str) -> None:
+    """The hash is right, the content is not."""
+    (bundle / "report.html").write_bytes(content)
     path = bundle / "manifest.json"
     data = json.loads(path.read_text())
     data["models"]["compressed"] = "report.html"
+    sha256 = hashlib.sha256(content).hexdigest()
+    data["files"]["report.html"] = {"sha256": sha256, "bytes": len(content)}
     path.write_text(json.dumps(data))
-    with pytest.raises(BundleError, match=r"report\.html: ONNX Runtime cannot open it") as caught:
+    with pytest.raises(BundleError, match=rf"report\.html.* {message}") as caught:
         load(bundle)
     assert "\n" not in str(caught.value)
+
+
+def test_follows_links_inside_the_folder_only(bundle: Path, tmp_path: Path) -> None:
+    """Kubernetes mounts volumes as links to a folder inside; a link to elsewhere is refused."""
+    (bundle / "..data").mkdir()
+    for name in ("model.onnx", "manifest.json"):
+        (bundle / name).rename(bundle / "..data" / name)
+        (bundle / name).symlink_to(Path("..data") / name)
+    load(bundle).close()
+    (tmp_path / "linked").symlink_to(bundle)
+    load(tmp_path / "linked").close()
+    (bundle / "..data" / "model.onnx").rename(tmp_path / "model.onnx")
+    (bundle / "..data" / "model.onnx").symlink_to(tmp_path / "model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx is a link out of the bundle's folder"):
+        load(bundle)
