@@ -88,7 +88,7 @@ def one_process(options: argparse.Namespace) -> dict[str, list[int]]:
     order = random.Random(options.process)
     calls = {}
     for name in order.sample(NAMES, len(NAMES)):  # who is loaded first may be luckier in memory
-        model = load(options.bundle, options.model, threads=options.threads)
+        model = load(options.bundle, options.model, runtime="onnxruntime", threads=options.threads)
         feed = random_feed({t.name: with_batch(t, options.batch) for t in model.spec.inputs}, 0)
         if name == "edgekd":
             calls[name] = lambda model=model, arrays=[feed[t.name] for t in model.spec.inputs]: (

@@ -70,7 +70,7 @@ def evaluate(
     if is_reference:
         reference = outputs
     else:
-        with load(bundle, "baseline") as baseline:
+        with load(bundle, "baseline", runtime="onnxruntime") as baseline:
             reference, _ = run_over(baseline, dataset, "Evaluating baseline", progress)
     if targets is None and is_reference:
         raise DataError(f"{data} has no labels, and the baseline is what others are compared with")
@@ -128,7 +128,7 @@ def evaluate_exits(
         return found.outputs
 
     outputs, targets = run_over(answer, dataset, f"Evaluating {operating_point}", progress)
-    with load(bundle, "compressed") as whole:
+    with load(bundle, "compressed", runtime="onnxruntime") as whole:
         reference, _ = run_over(whole, dataset, "Evaluating compressed", progress)
     check_labels(targets, outputs[0], cascade.manifest)
     described = cascade.manifest.cascade

@@ -49,7 +49,7 @@ def run(
     """
     folder = Path(bundle)
     # compress wrote the bundle itself a moment ago, and nobody can have signed it yet
-    whole = load(folder, "compressed", threads=threads, trust=OWN_WORK)
+    whole = load(folder, "compressed", runtime="onnxruntime", threads=threads, trust=OWN_WORK)
     callers: dict[str, Model | Cascade] = {MODEL: whole}
     first = load(folder, operating_point=points[0], threads=threads, trust=OWN_WORK)
     if not isinstance(first, Cascade):

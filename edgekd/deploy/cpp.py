@@ -21,9 +21,10 @@ from edgekd.deploy.folder import check_folder, write_folder
 from edgekd.deploy.notes import bullets, plain, preprocessing_text, tensor_lines
 from edgekd.deploy.pbtxt import quote
 from edgekd.errors import BundleError
-from edgekd.runtime.bundle import read_files, read_manifest
+from edgekd.runtime.bundle import read_files
 from edgekd.runtime.fields import MANIFEST_NAME
 from edgekd.runtime.manifest import Manifest
+from edgekd.runtime.trust import read_trusted_manifest
 from edgekd.spec import TensorSpec
 
 ELEMENT_TYPES = {
@@ -72,7 +73,7 @@ def deploy_cpp(bundle: Path, project: Path, *, model: str | None = None) -> Proj
     Raises BundleError when the bundle is not intact, a name cannot be written in C++, or the folder
     holds files that were not written by this.
     """
-    manifest = read_manifest(bundle)
+    manifest = read_trusted_manifest(bundle)
     try:
         choice = choose(manifest, "onnxruntime", model)
         content = {

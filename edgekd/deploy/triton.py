@@ -14,8 +14,9 @@ from edgekd.deploy.pbtxt import to_text
 from edgekd.deploy.triton_config import LABELS_NAME, MODEL_FILES, Serving, config_of
 from edgekd.deploy.triton_readme import readme_of
 from edgekd.errors import BundleError
-from edgekd.runtime.bundle import read_files, read_manifest
+from edgekd.runtime.bundle import read_files
 from edgekd.runtime.manifest import Manifest
+from edgekd.runtime.trust import read_trusted_manifest
 
 DEFAULT_MAX_BATCH = 8
 LARGEST = 2**31 - 1  # Triton's max_batch_size is an int32
@@ -77,7 +78,7 @@ def deploy_triton(
     Raises BundleError when the bundle is not intact, something does not fit, or the folder holds
     files that were not written by this.
     """
-    manifest = read_manifest(bundle)
+    manifest = read_trusted_manifest(bundle)
     try:
         choice = choose(manifest, backend, model, engine)
         title = _safe_name(name, manifest)

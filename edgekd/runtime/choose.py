@@ -33,6 +33,10 @@ class Wanted:
     providers: Sequence[Any] | None = None
     fallback: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.fallback not in (None, *FALLBACKS):
+            raise BundleError(f'there is no fallback {self.fallback!r}, only "onnx"')
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -77,18 +81,10 @@ def choose(folder: os.PathLike[str], manifest: Manifest, wanted: Wanted) -> Choi
 
     Raises BundleError that names both sides where no engine runs here.
     """
-    if wanted.fallback not in (None, *FALLBACKS):
-        raise BundleError(f'there is no fallback {wanted.fallback!r}, only "onnx"')
     what = _first_choice(manifest, wanted)
     if what.runtime != "tensorrt":
         names = [p if isinstance(p, str) else str(p[0]) for p in wanted.providers or ()]
         return Choice(what, providers=names)
-    target = manifest.target
-    if target["runtime"] != "tensorrt":
-        raise BundleError(
-            f"{folder}: the bundle is for {target['name']}, which has no TensorRT: compress for a "
-            "target that has it (edgekd targets)"
-        )
     if wanted.providers is not None or wanted.precision is not None:
         raise BundleError(
             "an engine has its precisions built in and needs no providers: leave both out for "
@@ -99,14 +95,20 @@ def choose(folder: os.PathLike[str], manifest: Manifest, wanted: Wanted) -> Choi
         return Choice(what, fitting_engine(engines, tensorrt.look))
     except BundleError as error:
         if wanted.fallback is None:
-            command = f"edgekd build {shlex.quote(os.fspath(folder))}"
-            raise BundleError(
-                f"{folder}: {error}; build an engine where it is to run: {command} --target "
-                f'{shlex.quote(target["name"])} (or fallback="onnx" runs the ONNX '
-                "model instead)"
-            ) from error
+            raise BundleError(f"{folder}: {error}; {_what_to_do(folder, manifest)}") from error
         runtime = "onnxruntime-cuda" if import_onnxruntime().has_cuda() else "onnxruntime"
         return Choice(Deployment(what.model, runtime), None, str(error))
+
+
+def _what_to_do(folder: os.PathLike[str], manifest: Manifest) -> str:
+    target = str(manifest.target["name"])
+    if manifest.target["runtime"] != "tensorrt":
+        return f"it is for {target}, so compress for a target with TensorRT (edgekd targets)"
+    command = f"edgekd build {shlex.quote(os.fspath(folder))} --target {shlex.quote(target)}"
+    return (
+        f'build an engine where it is to run: {command} (or fallback="onnx" runs the ONNX model '
+        "instead)"
+    )
 
 
 def fitting_engine(

@@ -144,10 +144,10 @@ def _dtype_name(dtype: _DataType) -> str:
 
 
 def _in_rows(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    if 0 in shape:
+        return True
     expected = 1
     for size, stride in zip(reversed(shape), reversed(strides)):  # noqa: B905 - needs Python 3.10
-        if size == 0:
-            return True
         if size != 1 and stride != expected:
             return False
         expected *= size

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekd.errors import DataError
 from edgekd.runtime.batches import Batching
-from edgekd.runtime.dlpack import GPU, Borrowed, GpuArray
+from edgekd.runtime.dlpack import GPU, Borrowed
+from edgekd.runtime.engine_memory import ALIGNMENT, Memory, Results, Source
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,32 +18,9 @@ if TYPE_CHECKING:
     from edgekd.runtime.cuda import Cuda
     from edgekd.spec import TensorSpec
 
-ALIGNMENT = 256
-"""Addresses that TensorRT is given are multiples of this (IExecutionContext::setTensorAddress)."""
 
-
-class Memory:
-    """A stream and named buffers on the GPU, which grow to what was asked for and stay.
-
-    They are given back by ``free``, or when this object is gone.
-    """
-
-    def __init__(self, cuda: Cuda) -> None:
-        self.cuda, self.stream = cuda, cuda.new_stream()
-        self._buffers: dict[str, tuple[int, int]] = {}
-        self.free = weakref.finalize(self, _free, cuda, self.stream, self._buffers)
-        self.free.atexit = False
-
-    def buffer(self, name: str, size: int) -> int:
-        """Return the address of at least ``size`` bytes, the same as before where it suffices."""
-        address, have = self._buffers.get(name, (0, -1))
-        if have < size:
-            if address:
-                del self._buffers[name]
-                self.cuda.free(address)
-            address = self.cuda.allocate(size)
-            self._buffers[name] = address, size
-        return address
+class RefusedError(RuntimeError):
+    """TensorRT did not do what it was asked; only its log says why."""
 
 
 class Slot:
@@ -79,7 +55,8 @@ class Slot:
                 sources[name] = self._source(name, value)
             parts = batching.parts({name: source.shape for name, source in sources.items()})
             on_gpu = any(source.borrowed is not None for source in sources.values())
-            results = Results(self._cuda, len(parts) > 1, on_gpu)
+            count = 0 if parts[-1] is None else parts[-1].stop
+            results = Results(self._cuda, count, on_gpu)
             for part in parts:
                 self._run_part(part, sources, batching, results)
         finally:
@@ -128,7 +105,7 @@ class Slot:
             shape = tuple(context.get_tensor_shape(name))
             if any(size < 0 for size in shape):
                 raise DataError(f"the shape of output {name!r} depends on values, not on shapes")
-            target = results.place(name, shape, self._dtypes[name], part, sources, batching)
+            target = results.place(name, shape, self._dtypes[name], part)
             size = int(np.prod(shape, dtype=np.int64)) * self._dtypes[name].itemsize
             address = target
             if not results.on_gpu or target % ALIGNMENT:
@@ -136,7 +113,7 @@ class Slot:
                 copies.append((target, address, size))
             self._set_address(name, address)
         if not context.execute_async_v3(memory.stream):
-            raise RuntimeError("TensorRT cannot run the engine")
+            raise RefusedError("TensorRT cannot run the engine")
         for target, address, size in copies:
             if results.on_gpu:
                 self._cuda.copy(target, address, size, memory.stream)
@@ -145,73 +122,7 @@ class Slot:
 
     def _set_address(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
-            raise RuntimeError(f"TensorRT does not take the memory of {name!r}")
-
-
-class Source:
-    """Where an input lies: an array in rows on the CPU, or memory of the GPU that is borrowed."""
-
-    def __init__(self, array: npt.NDArray[Any] | None, borrowed: Borrowed | None) -> None:
-        self.array, self.borrowed = array, borrowed
-        if borrowed is not None:
-            self.shape, self.address = borrowed.shape, borrowed.address
-            self.itemsize = np.dtype(borrowed.dtype).itemsize
-        else:
-            assert array is not None
-            self.shape, self.address = array.shape, array.ctypes.data
-            self.itemsize = array.itemsize
-
-    def rows(self, part: slice | None) -> tuple[tuple[int, ...], int, int]:
-        """Return shape, address and size in bytes of some rows, of all for None."""
-        row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.itemsize
-        if part is None:
-            whole = int(np.prod(self.shape, dtype=np.int64)) * self.itemsize
-            return self.shape, self.address, whole
-        count = part.stop - part.start
-        return (count, *self.shape[1:]), self.address + part.start * row, count * row
-
-
-class Results:
-    """The outputs of all parts of a batch, each in one piece of memory from the first part on."""
-
-    def __init__(self, cuda: Cuda, in_parts: bool, on_gpu: bool) -> None:
-        self.on_gpu = on_gpu
-        self._cuda, self._in_parts = cuda, in_parts
-        self._whole: dict[str, Any] = {}
-
-    def place(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        part: slice | None,
-        sources: Mapping[str, Source],
-        batching: Batching,
-    ) -> int:
-        """Return the address that a part's output ``name`` of ``shape`` is to go to."""
-        if part is None:
-            return _address(self._whole.setdefault(name, self._new(shape, dtype)))
-        if shape[:1] != (part.stop - part.start,):
-            raise DataError(
-                f"the batch is larger than the engine's largest, and output {name!r} of shape "
-                f"{shape} has no row for each sample: call the model with smaller batches"
-            )
-        if name not in self._whole:
-            count = next(s.shape[0] for n, s in sources.items() if n in batching.batched)
-            self._whole[name] = self._new((count, *shape[1:]), dtype)
-        whole = self._whole[name]
-        if whole.shape[1:] != shape[1:]:
-            raise DataError(f"output {name!r} has another shape in each part of the batch")
-        row = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        return _address(whole) + int(part.start) * row
-
-    def take(self, name: str, dtype: str) -> Any:
-        """Return an output, converted to ``dtype`` where it is an array of numpy."""
-        found = self._whole[name]
-        return found if self.on_gpu else found.astype(dtype, copy=False)
-
-    def _new(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        return GpuArray(self._cuda, shape, dtype) if self.on_gpu else np.empty(shape, dtype)
+            raise RefusedError(f"TensorRT does not take the memory of {name!r}")
 
 
 def check_borrowed(borrowed: Borrowed, spec: TensorSpec, dtype: np.dtype[Any]) -> None:
@@ -244,20 +155,3 @@ def _narrowed(name: str, array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.N
             raise DataError(f"input {name!r} has numbers beyond {dtype.name}, all this engine has")
     # Not ascontiguousarray: it makes an axis where there is none.
     return np.asarray(array, dtype, order="C")
-
-
-def _address(array: Any) -> int:
-    return int(array.address if isinstance(array, GpuArray) else array.ctypes.data)
-
-
-def _free(cuda: Cuda, stream: int, buffers: dict[str, tuple[int, int]]) -> None:
-    with contextlib.suppress(RuntimeError):  # nobody could do anything about it here
-        cuda.make_current()
-        for address, _ in _emptied(buffers):
-            cuda.free(address)
-        cuda.free_stream(stream)
-
-
-def _emptied(buffers: dict[str, tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    while buffers:
-        yield buffers.popitem()[1]

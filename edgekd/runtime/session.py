@@ -167,6 +167,11 @@ def _load_cascade(
         raise BundleError(
             f"{folder}: the bundle has no early exits, so no operating point {point!r}"
         )
+    if choice.runtime == "tensorrt":
+        raise BundleError(
+            f"{folder}: early exits are run segment by segment, and segments have no engines: "
+            "leave out operating_point, or take another runtime"
+        )
     name = cascade.default if point is None else point
     check_operating_point(cascade, name)
     content = read_files(folder, manifest, [segment.file for segment in cascade.segments])

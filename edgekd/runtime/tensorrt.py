@@ -6,21 +6,25 @@ works, some versions of TensorRT end the whole process.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import BundleError
 from edgekd.runtime.batches import Batching
 from edgekd.runtime.closing import closed
 from edgekd.runtime.cuda import Cuda, GpuMachine, shared_cuda
 from edgekd.runtime.engine_manifest import EngineEntry, ShapeRange
-from edgekd.runtime.engine_slot import Slot
+from edgekd.runtime.engine_slot import RefusedError, Slot
 from edgekd.runtime.pool import Pool
 from edgekd.runtime.tensors import one_line
 from edgekd.spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    Specs = tuple[TensorSpec, ...]  # aliases are evaluated, and boards have Python 3.8
 
 CONTEXTS = 4
 """How many calls at once run on one engine unless the caller says otherwise; others wait."""
@@ -68,12 +72,20 @@ def open_engine(
     cuda = shared_cuda()
     cuda.make_current()
     trt = import_module(entry.binding)
-    logger = _logger(entry.binding)
+    return TensorRTSession(trt, deserialize(content, entry), cuda, spec, contexts or CONTEXTS)
+
+
+def deserialize(content: bytes, entry: EngineEntry) -> tuple[Any, Any]:
+    """Return TensorRT's runtime and engine, which have to live together.
+
+    Raises BundleError with what TensorRT says where it does not take the engine.
+    """
+    trt, logger = import_module(entry.binding), _logger(entry.binding)
     with logger.lock:
         logger.errors.clear()
+        with contextlib.suppress(Exception):  # a lean installation has no plugins
+            trt.init_libnvinfer_plugins(logger.own, "")
         try:
-            if hasattr(trt, "init_libnvinfer_plugins"):
-                trt.init_libnvinfer_plugins(logger.own, "")
             runtime = trt.Runtime(logger.own)
             if entry.version_compatible and hasattr(runtime, "engine_host_code_allowed"):
                 runtime.engine_host_code_allowed = True  # it carries its own lean runtime
@@ -83,9 +95,8 @@ def open_engine(
         except Exception as error:  # pybind11 raises TypeError where a factory returns nothing
             raise BundleError(f"TensorRT cannot open it: {one_line(error)}") from error
         if engine is None:
-            reason = one_line(Exception("; ".join(logger.errors) or "it does not say why"))
-            raise BundleError(f"TensorRT cannot open it: {reason}")
-    return TensorRTSession(trt, (runtime, engine), cuda, spec, contexts or CONTEXTS)
+            raise BundleError(f"TensorRT cannot open it: {logger.said()}")
+    return runtime, engine
 
 
 class TensorRTSession:
@@ -100,27 +111,13 @@ class TensorRTSession:
         self, trt: Any, opened: tuple[Any, Any], cuda: Cuda, spec: ModelSpec, contexts: int
     ) -> None:
         self._opened: tuple[Any, Any] | None = opened
-        self._cuda, self._making = cuda, threading.Lock()
+        self._cuda, self._making, self._logger = cuda, threading.Lock(), _logger(trt.__name__)
         engine = opened[1]
-        promised = {tensor.name: tensor.dtype for tensor in (*spec.inputs, *spec.outputs)}
-        self._own: dict[str, str] = {}
-        inputs: list[TensorSpec] = []
-        outputs: list[TensorSpec] = []
-        for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
-            if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
-                raise BundleError(f"{name} is a shape that the engine wants on the CPU: no such")
-            dtype = _dtype(engine, name)
-            self._own[name] = dtype
-            widened = (dtype, promised.get(name)) == ("int32", "int64")
-            axes = tuple(None if size < 0 else size for size in engine.get_tensor_shape(name))
-            tensor = TensorSpec(name, "int64" if widened else dtype, axes)
-            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            (inputs if is_input else outputs).append(tensor)
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.inputs, self.outputs, self._own = _signature(trt, engine, spec)
         free = {tensor.name for tensor in spec.inputs if tensor.shape[:1] == (None,)}
-        shapes = {t.name: _range(engine, t) for t in inputs}
+        shapes = {tensor.name: _range(engine, tensor.name) for tensor in self.inputs}
         self.batching = Batching(shapes, free & set(shapes))
-        dynamic = any(size is None for tensor in inputs for size in tensor.shape)
+        dynamic = any(-1 in tuple(engine.get_tensor_shape(name)) for name in shapes)
         if dynamic and int(str(trt.__version__).partition(".")[0]) == 8:
             contexts = 1  # TensorRT 8 has one context for each optimisation profile
         self._pool = Pool(self._new_slot, Slot.free, contexts)
@@ -132,7 +129,7 @@ class TensorRTSession:
         for inputs that the engine does not take, RuntimeError where TensorRT or CUDA fails.
         """
         with self._pool.item() as slot:
-            return slot.run(names, feed, self.batching)
+            return self._run(slot, names, feed)
 
     def best_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shapes that the engine is fastest at, by input."""
@@ -140,13 +137,19 @@ class TensorRTSession:
 
     def warm_up(self, names: Sequence[str], feed: Mapping[str, Any]) -> None:
         """Make all contexts that there may be and run each once."""
-        self._pool.use_all(lambda slot: slot.run(names, feed, self.batching))
+        self._pool.use_all(lambda slot: self._run(slot, names, feed))
 
     def close(self) -> None:
         """Free what no call uses, and the rest when those that run are done."""
         self._pool.close()
         with self._making:
             self._opened = None
+
+    def _run(self, slot: Slot, names: Sequence[str], feed: Mapping[str, Any]) -> Sequence[Any]:
+        try:
+            return slot.run(names, feed, self.batching)
+        except RefusedError as error:
+            raise RuntimeError(f"{error}: {self._logger.said()}") from error
 
     def _new_slot(self) -> Slot:
         self._cuda.make_current()
@@ -155,23 +158,48 @@ class TensorRTSession:
                 raise closed()
             context = self._opened[1].create_execution_context()
             if context is None:
-                raise RuntimeError("TensorRT gives no execution context: is the memory full?")
+                raise RuntimeError(f"TensorRT gives no execution context: {self._logger.said()}")
             return Slot(context, self._opened, self._cuda, self._own, (self.inputs, self.outputs))
+
+
+def _signature(trt: Any, engine: Any, spec: ModelSpec) -> tuple[Specs, Specs, dict[str, str]]:
+    """Return inputs and outputs as callers know them, and the engine's own dtypes by name.
+
+    An axis that ``spec`` leaves free is free, whatever the engine was built for: a batch of another
+    size is split, and what does not fit is refused by the call.
+    """
+    promised = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
+    own: dict[str, str] = {}
+    found: dict[bool, list[TensorSpec]] = {True: [], False: []}
+    for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
+        if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
+            raise BundleError(f"{name} is a shape, which TensorRT wants on the CPU: not supported")
+        own[name] = dtype = _dtype(engine, name)
+        axes = tuple(None if size < 0 else int(size) for size in engine.get_tensor_shape(name))
+        wanted = promised.get(name)
+        if wanted is not None:
+            dtype = "int64" if (dtype, wanted.dtype) == ("int32", "int64") else dtype
+            if len(wanted.shape) == len(axes):
+                pairs = zip(wanted.shape, axes)  # noqa: B905 - strict= needs Python 3.10
+                axes = tuple(None if free is None else size for free, size in pairs)
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        found[is_input].append(TensorSpec(name, dtype, axes))
+    return tuple(found[True]), tuple(found[False]), own
 
 
 def _dtype(engine: Any, name: str) -> str:
     own = str(engine.get_tensor_dtype(name).name)
     if own not in _DTYPES:
-        raise BundleError(f"{name} is {own}, which numpy does not have: no such engine is run")
+        raise BundleError(f"{name} is {own}, which numpy does not have: not supported")
     return _DTYPES[own]
 
 
-def _range(engine: Any, tensor: TensorSpec) -> ShapeRange:
+def _range(engine: Any, name: str) -> ShapeRange:
     """Return the shapes of the engine's first profile, which is what edgekd builds."""
-    fixed = tuple(size for size in tensor.shape if size is not None)
-    if len(fixed) == len(tensor.shape):
+    fixed = tuple(int(size) for size in engine.get_tensor_shape(name))
+    if -1 not in fixed:
         return ShapeRange(fixed, fixed, fixed)
-    shapes = engine.get_tensor_profile_shape(tensor.name, 0)
+    shapes = engine.get_tensor_profile_shape(name, 0)
     low, best, high = (tuple(int(size) for size in shape) for shape in shapes)
     return ShapeRange(low, best, high)
 
@@ -194,6 +222,10 @@ class _Logger:
                     del kept[:-4]  # the last ones say what happened
 
         self.own = Own()
+
+    def said(self) -> str:
+        """Return the last errors on one line."""
+        return " ".join("; ".join(self.errors).split()) or "it does not say why"
 
 
 @lru_cache

@@ -226,6 +226,19 @@ def test_is_called_like_a_model(bundle: Path) -> None:
         cascade(x)
 
 
+def test_warming_up_runs_every_segment(bundle: Path) -> None:
+    cascade = load(bundle, operating_point="first", threads=1)  # where every sample leaves early
+    ran = []
+    for index, step in enumerate(cascade._steps):
+        run = step.run
+        step.run = lambda names, feed, run=run, index=index: ran.append(index) or run(names, feed)
+    cascade.warmup()
+    assert ran == [0, 1, 2]
+    cascade.close()
+    with pytest.raises(BundleError, match="closed"):
+        cascade.warmup()
+
+
 def test_calls_from_many_threads(bundle: Path) -> None:
     cascade, feed = load(bundle, operating_point="default", threads=1), inputs_of("cnn", 12)
     answers, left = expected("cnn", "onnxruntime", cascade.operating_points["default"], feed)
@@ -245,6 +258,8 @@ def test_refuses_what_cannot_be(bundle: Path, pair_bundle: Path) -> None:
         load(bundle, "compressed", operating_point="full")  # type: ignore[call-overload]
     with pytest.raises(BundleError, match=r"segment_0\.onnx: there is no runtime 'tflite'"):
         load(bundle, operating_point="full", runtime="tflite")
+    with pytest.raises(BundleError, match="segments have no engines: leave out operating_point"):
+        load(bundle, operating_point="full", runtime="tensorrt")
     (bundle / "segment_1.onnx").write_bytes(b"x" * (bundle / "segment_1.onnx").stat().st_size)
     for options in ({}, {"operating_point": "full"}, {"model": "compressed"}):
         with pytest.raises(BundleError, match=r"segment_1\.onnx was altered"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgekd.errors import BundleError, DataError
-from edgekd.runtime import load
+from edgekd.runtime import load, openvino
 
 
 def batch(n: int = 4) -> np.ndarray:
@@ -127,6 +129,63 @@ def test_refuses_options_that_cannot_be_met(bundle: Path) -> None:
     with pytest.raises(BundleError, match="no NoSuchProvider; it has"):
         load(bundle, providers=["NoSuchProvider"])
     assert load(bundle, providers=["CPUExecutionProvider"])(batch()).shape == (4, 5)
+
+
+def test_warming_up_runs_every_kind_of_model(bundle: Path, pair_bundle: Path) -> None:
+    ran: list[dict[str, tuple[int, ...]]] = []
+    for folder in (bundle, pair_bundle):
+        with load(folder) as model:
+            session = model._session
+            assert session is not None
+            run = session.run
+            session.run = lambda names, feed, run=run: (  # type: ignore[method-assign,misc]
+                ran.append({name: array.shape for name, array in feed.items()}) or run(names, feed)
+            )
+            model.warmup()
+        with pytest.raises(BundleError, match="closed"):
+            model.warmup()
+    assert ran == [{"x": (1, 3, 2, 2)}, {"a": (1, 3), "b": (1, 3)}]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_closing_while_others_call(bundle: Path, weight: np.ndarray, runtime: str) -> None:
+    """A call that runs finishes and is right; every later one says that the model is closed."""
+    if runtime == "openvino" and not openvino.is_installed():
+        pytest.skip('needs OpenVINO: pip install "edgekd[openvino]"')
+    model, x = load(bundle, runtime=runtime, threads=1), batch(64)
+    expected = x.reshape(64, -1) @ weight
+    right, ends = [], []
+    running = threading.Barrier(5)
+
+    def work() -> None:
+        for call in range(10**9):
+            if call == 5:
+                running.wait()
+            try:
+                found = model(x)
+            except BundleError as error:
+                ends.append(str(error))
+                return
+            right.append(np.allclose(found, expected, rtol=1e-4, atol=1e-4))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    running.wait()
+    model.close()
+    for thread in threads:
+        thread.join(30)
+    assert ends == ["this model is closed; load the bundle again"] * 4
+    assert len(right) >= 20 and all(right)
+
+
+def test_what_is_closed_is_freed(bundle: Path) -> None:
+    model = load(bundle)
+    session = weakref.ref(model._session)
+    model(batch())
+    model.close()
+    gc.collect()
+    assert session() is None
 
 
 @pytest.mark.parametrize(
