@@ -22,14 +22,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekd.bench.stats import percentile, process_log_ratios
-from edgekd.engine.plan import PLAN_NAME, plan_for
+from edgekd.engine.plan import PLAN_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = 10
@@ -166,27 +165,32 @@ def _build(job: Mapping[str, Any], options: argparse.Namespace, engine: Path) ->
     Kernels of cuBLAS and cuDNN are left out: they may not be there. Raises RuntimeError.
     """
     folder = options.folder / job["folder"]
-    look = _ask_worker({"op": "look", "binding": options.binding}, options.tensorrt_python)
-    plan = plan_for(json.loads((folder / PLAN_NAME).read_text("utf-8")), look["reads_as"])
-    most = max(options.batches)
-    shapes = {n: replace(s, largest=(most, *s.largest[1:])) for n, s in plan.shapes.items()}
-    _ask_worker(
-        {
-            "op": "build",
-            "binding": options.binding,
-            "onnx": str(folder / plan.onnx),
-            "plan": replace(plan, shapes=shapes).to_dict(),
-            "external_tactics": False,
-            "out": {"engine": str(engine)},
+    build = json.loads((folder / PLAN_NAME).read_text("utf-8"))
+    for variant in build["variants"]:
+        for shape in variant["plan"]["shapes"].values():
+            shape["max"][0] = max(options.batches)
+    files = {variant["plan"]["onnx"] for variant in build["variants"]}
+    ask = {
+        "build": build,
+        "onnx": {name: str(folder / name) for name in files},
+        "binding": options.binding,
+        "target_capability": None,
+        "spec": {"inputs": [], "outputs": []},
+        "stored": dict.fromkeys(files, "int8" if "int8" in job["folder"] else "float16"),
+        "quantized": [],
+        "logits": False,
+        "timing_cache": None,
+        "reference": None,
+        "external_tactics": False,
+        "write": {
+            "engine": str(engine),
+            "timing_cache": f"{engine}.cache",
+            "layers": f"{engine}.layers.json",
         },
-        options.tensorrt_python,
-    )
-
-
-def _ask_worker(job: Mapping[str, Any], python: str) -> dict[str, Any]:
+    }
     done = subprocess.run(
-        [python, "-m", "edgekd.engine.worker"],
-        input=json.dumps(job),
+        [options.tensorrt_python, "-m", "edgekd.engine.worker"],
+        input=json.dumps(ask),
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -195,8 +199,6 @@ def _ask_worker(job: Mapping[str, Any], python: str) -> dict[str, Any]:
     if done.returncode:
         words = done.stderr.strip().splitlines()
         raise RuntimeError(words[-1] if words else f"building ended with {done.returncode}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
 
 
 def _alternate(running: Mapping[str, Contender], batch: int, rounds: int) -> dict[str, list[float]]:
