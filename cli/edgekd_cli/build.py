@@ -143,9 +143,9 @@ def _check_target(bundle: Path, target: str) -> None:
     """Raise BundleError, with both names, unless the bundle is for ``target``."""
     from edgekd.device import load_profile
     from edgekd.errors import BundleError
-    from edgekd.runtime.bundle import read_manifest
+    from edgekd.runtime.trust import read_trusted_manifest
 
-    own = read_manifest(bundle).target["name"]
+    own = read_trusted_manifest(bundle).target["name"]
     wanted = load_profile(target).name
     if own != wanted:
         raise BundleError(

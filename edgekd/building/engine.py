@@ -20,10 +20,12 @@ from edgekd.engine.plan import PLAN_NAME, BuildPlan
 from edgekd.errors import BundleError
 from edgekd.export.bundle import check_destination, write_bundle
 from edgekd.progress import Progress, Silent
-from edgekd.runtime.bundle import read_files, read_manifest
+from edgekd.runtime.bundle import read_files
 from edgekd.runtime.cuda import why_no_gpu
 from edgekd.runtime.fields import SIGNATURE_NAME
 from edgekd.runtime.manifest import Manifest
+from edgekd.runtime.onnx_file import check_onnx
+from edgekd.runtime.trust import read_trusted_manifest
 
 TIMEOUT_S = 3600.0  # building tries kernels: minutes on a Jetson, more for large networks
 _FILES = {ENGINE: "file", CACHE: "timing_cache", LAYERS: "layers_file"}  # kind -> key of the entry
@@ -87,11 +89,13 @@ def build_engine(
     ``place`` cannot be used. The bundle is then as it was.
     """
     progress = progress or Silent()
-    manifest = read_manifest(bundle)
+    manifest = read_trusted_manifest(bundle)
     check_destination(out or bundle, overwrite=out is None)
     content = read_files(bundle, manifest, manifest.files)
     build = _plans(manifest, content, wishes or Wishes())
     plans = [BuildPlan.from_dict(variant["plan"]) for variant in build["variants"]]
+    for plan in plans:  # a copy in FP16 is none of the manifest's models
+        check_onnx(content[plan.onnx], plan.onnx)
     reference = None
     if place is not None or why_no_gpu() is None:
         reference = reference_answers(bundle, manifest, plans[0].model, data, progress)

@@ -38,6 +38,9 @@ if [ -z "${TRTEXEC-}" ] && command -v edgekd >/dev/null 2>&1; then
 fi
 """
 _FIND = r"""[ $# -eq 0 ] || refuse 'options are for edgekd, which is not on the PATH'
+if grep -q '"model.engine"' "$here/manifest.json" 2>/dev/null; then
+    refuse 'the bundle has a model.engine that edgekd built, and the hash of it: use a copy without'
+fi
 
 trtexec=${TRTEXEC-}
 for candidate in trtexec /usr/src/tensorrt/bin/trtexec; do

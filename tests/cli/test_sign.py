@@ -71,6 +71,7 @@ def test_every_reader_asks_where_the_environment_does(
         ["bench", str(bundle), "--processes", "1"],
         ["gate", "--baseline", str(bundle), "--candidate", str(bundle)],
         ["predict", str(bundle)],
+        ["build", str(bundle)],
         ["deploy", "triton", str(bundle), str(tmp_path / "triton")],
         ["deploy", "cpp", str(bundle), str(tmp_path / "cpp")],
     ]

@@ -15,6 +15,7 @@ COMMANDS = (
     "gate",
     "predict",
     "inspect",
+    "build",
     "keygen",
     "sign",
     "verify",

@@ -22,7 +22,7 @@ from edgekd.engine.plan import plan_for
 from edgekd.errors import BundleError
 from edgekd.spec import ModelSpec, TensorSpec
 
-TOOLS = ("dirname", "sed", "rm", "mv", "cat")
+TOOLS = ("dirname", "grep", "sed", "rm", "mv", "cat")
 JETPACK = Path("/usr/src/tensorrt/bin/trtexec")
 TRTEXEC = """#!/bin/sh
 echo '&&&& RUNNING TensorRT.trtexec {banner} # trtexec'
@@ -205,6 +205,15 @@ def test_a_failed_build_leaves_the_engine_that_was_there(
     assert done.returncode == 1 and "failed; what it says is above" in done.stderr
     assert (bundle / "model.engine").read_text() == "before"
     assert not list(bundle.glob("*.partial"))
+
+
+def test_an_engine_of_edgekd_is_not_replaced(device: Device) -> None:
+    device.trtexec("[TensorRT v100300]")
+    bundle = device.bundle()
+    (bundle / "manifest.json").write_text('{"files": {"model.onnx": {}}}')
+    assert device.run(bundle).returncode == 0
+    (bundle / "manifest.json").write_text('{"files": {"model.engine": {}}}')
+    refused(device.run(bundle), "has a model.engine that edgekd built")
 
 
 HOSTILE = st.text(st.sampled_from("'\"`$(){};&|<>\\\n\t *?~#!=,:ax1-é"), min_size=1, max_size=12)

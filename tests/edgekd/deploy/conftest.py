@@ -13,16 +13,18 @@ from deployable import fields
 from edgekd.export.bundle import write_bundle
 
 Make = Callable[..., Path]
+# A ModelProto: its ir_version, an empty graph, and the start of a producer_name of 10 bytes.
+_EMPTY = b"\x08\x08\x3a\x00\x12\x0a"
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Write a bundle. Deploying never opens a model, so their content is any bytes."""
+    """Write a bundle. Deploying never opens a model, so their graphs are empty."""
 
     def write(files: dict[str, bytes] | None = None, **changed: Any) -> Path:
         engines = {entry["file"] for entry in changed.get("engines", ())}
         content = {name: f"bytes of {name}".encode() for name in engines}
-        content |= {"model.onnx": b"compressed \0 model", "baseline.onnx": b"baseline model"}
+        content |= {"model.onnx": _EMPTY + b"compressed", "baseline.onnx": _EMPTY + b"baseline__"}
         out = tmp_path / "bundle"
         return write_bundle(out, {**content, **(files or {})}, fields(**changed), overwrite=True)
 

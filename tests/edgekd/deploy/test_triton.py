@@ -101,8 +101,9 @@ def test_the_model_has_the_bytes_of_the_bundle(make: Make, tmp_path: Path, role:
     assert {path.name for path in (done.folder / "1").iterdir()} == {"model.onnx"}
 
 
-NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-SHAPES = st.lists(st.none() | st.integers(1, 2**31 - 1), max_size=4)
+PRINTABLE = st.characters(exclude_categories=["C", "Z"], include_characters=" ")
+NAMES = st.text(PRINTABLE, min_size=1, max_size=20)
+SHAPES = st.lists(st.none() | st.integers(1, 200), max_size=4)
 TENSORS = st.lists(
     st.tuples(NAMES, st.sampled_from(sorted(DATA_TYPES)), SHAPES),
     min_size=1,
@@ -235,7 +236,7 @@ def test_the_deployment_is_followed(make: Make, schema, tmp_path: Path) -> None:
     config = parse(done.folder, schema)
 
     assert config.backend == "openvino"
-    assert (done.folder / "1" / "model.onnx").read_bytes() == b"baseline model"
+    assert (done.folder / "1" / "model.onnx").read_bytes().endswith(b"baseline__")
     assert parameters(config) == {
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": "2",
@@ -245,7 +246,7 @@ def test_the_deployment_is_followed(make: Make, schema, tmp_path: Path) -> None:
 
     other = deploy_triton(bundle, tmp_path / "r", backend="onnxruntime", threads=4)
     config = parse(other.folder, schema)
-    assert (other.folder / "1" / "model.onnx").read_bytes() == b"compressed \0 model"
+    assert (other.folder / "1" / "model.onnx").read_bytes().endswith(b"compressed")
     assert parameters(config) == {"intra_op_thread_count": "4"}
     assert "this is the compressed model on ONNX Runtime" in other.notes[0]
 
@@ -303,7 +304,8 @@ def test_labels_that_cannot_be(make: Make, tmp_path: Path, classes: Any, words: 
 
 def test_an_altered_bundle_is_refused(make: Make, tmp_path: Path) -> None:
     bundle = make()
-    (bundle / "baseline.onnx").write_bytes(b"baseline m0del")  # not even the file that is deployed
+    path = bundle / "baseline.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")  # not even the file that is deployed
     with pytest.raises(BundleError, match=r"baseline.onnx was altered"):
         deploy_triton(bundle, tmp_path / "r")
     assert not (tmp_path / "r").exists()
@@ -320,5 +322,5 @@ def test_early_exits_are_left_out_and_said(make: Make, tmp_path: Path) -> None:
     }
     bundle = make({"s0.onnx": b"0", "s1.onnx": b"1"}, cascade=cascade)
     done = deploy_triton(bundle, tmp_path / "r")
-    assert (done.folder / "1" / "model.onnx").read_bytes() == b"compressed \0 model"
+    assert (done.folder / "1" / "model.onnx").read_bytes().endswith(b"compressed")
     assert any("model without them" in note for note in done.notes)
