@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from edgekd.engine.binding import Binding
@@ -13,12 +14,14 @@ from edgekd.engine.verify import answers, compare
 from edgekd.errors import BundleError
 from edgekd.runtime.cuda import shared_cuda
 from edgekd.runtime.engine_manifest import EngineEntry
-from edgekd.runtime.tensorrt import open_engine
+from edgekd.runtime.tensorrt import deserialize, open_engine
 from edgekd.runtime.tensors import one_line
 from edgekd.spec import ModelSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from edgekd.runtime.cuda import Cuda
 
     Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -45,59 +48,51 @@ def try_engine(
         inputs, wanted, kind = reference
         session = open_engine(content, entry, spec, contexts=1)
         try:
-            found = answers(session, inputs, _rows(entry))
+            given = answers(session, inputs, _rows(entry))
             verification = compare(
-                found, wanted, precision=precision, logits=logits, inputs=kind
+                given, wanted, precision=precision, logits=logits, inputs=kind
             ).to_dict()
         except (RuntimeError, ValueError) as error:
             raise BundleError(f"the engine was built, but cannot run: {one_line(error)}") from error
         finally:
             session.close()
-    return {"verification": verification, **_look(binding, content, entry, quantized)}
+    cuda = shared_cuda()
+    cuda.make_current()
+    opened = deserialize(content, entry)  # the runtime has to live as long as the engine
+    try:
+        found = look(binding.trt, opened[1], cuda, entry, quantized)
+    except (RuntimeError, TypeError) as error:  # pybind11 raises TypeError where nothing is made
+        raise BundleError(f"the engine was built, but cannot run: {one_line(error)}") from error
+    return {"verification": verification, **found}
 
 
 def _rows(entry: EngineEntry) -> int:
     return max(shape.largest[0] if shape.largest else 1 for shape in entry.shapes.values())
 
 
-def _look(
-    binding: Binding, content: bytes, entry: EngineEntry, quantized: Collection[str]
+def look(
+    trt: Any, engine: Any, cuda: Cuda, entry: EngineEntry, quantized: Collection[str]
 ) -> dict[str, Any]:
-    """Time the engine and read its layers; with inputs of its best shape, then of its largest."""
-    trt, cuda = binding.trt, shared_cuda()
-    cuda.make_current()
-    try:
-        runtime = trt.Runtime(binding.log.own)
-        if entry.version_compatible and hasattr(runtime, "engine_host_code_allowed"):
-            runtime.engine_host_code_allowed = True
-        if entry.dla_core is not None:
-            runtime.DLA_core = entry.dla_core
-        engine = runtime.deserialize_cuda_engine(content)
-        if engine is None:
-            raise RuntimeError(binding.log.errors() or "it does not say why")
-        sizes = {name: shape.best for name, shape in entry.shapes.items()}
-        largest = {name: shape.largest for name, shape in entry.shapes.items()}
-        latency = []
-        bound = Bound(engine, cuda, example(engine, sizes))
-        try:
-            latency.append(measure(bound, sizes))
-            inspector = engine.create_engine_inspector()
-            # Formats are known for a context's shapes only; pages of TensorRT 8 say ``context``.
-            name = "execution_context" if hasattr(inspector, "execution_context") else "context"
-            setattr(inspector, name, bound.context)
-            text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-            times = layer_times_ms(trt, bound)
-        finally:
-            bound.close()
-        if largest != sizes:
-            # TensorRT 8 has one context for each optimisation profile: the first one is gone now.
-            bound = Bound(engine, cuda, example(engine, largest))
-            try:
-                latency.append(measure(bound, largest))
-            finally:
-                bound.close()
-    except (RuntimeError, TypeError) as error:  # pybind11 raises TypeError where nothing is made
-        raise BundleError(f"the engine was built, but cannot run: {one_line(error)}") from error
+    """Time an engine of TensorRT's and read its layers: ``try_engine`` without ``verification``.
+
+    Inputs are of its best shapes, then of its largest. Raises RuntimeError where TensorRT or CUDA
+    fails.
+    """
+    sizes = {name: shape.best for name, shape in entry.shapes.items()}
+    largest = {name: shape.largest for name, shape in entry.shapes.items()}
+    with closing(Bound(engine, cuda, example(engine, sizes))) as bound:
+        latency = [measure(bound, sizes)]
+        inspector = engine.create_engine_inspector()
+        # Formats are known for a context's shapes only; pages of TensorRT 8 say ``context``.
+        name = "execution_context" if hasattr(inspector, "execution_context") else "context"
+        setattr(inspector, name, bound.context)
+        text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        del inspector
+        times = layer_times_ms(trt, bound)
+    if largest != sizes:
+        # TensorRT 8 has one context for each optimisation profile: the first one is gone now.
+        with closing(Bound(engine, cuda, example(engine, largest))) as bound:
+            latency.append(measure(bound, largest))
     return {"latency": latency, **_layers(text, times, quantized)}
 
 

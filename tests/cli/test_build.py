@@ -59,3 +59,69 @@ def test_it_builds_and_says_that_nothing_was_run(run_cli: Any, bundle: Path) -> 
 def test_unknown_choices_are_usage_errors(run_cli: Any, bundle: Path) -> None:
     for option in (["--binding", "other"], ["--hardware-compatible", "all"], ["--max-batch", "0"]):
         assert run_cli("build", str(bundle), *option).returncode == 2
+
+
+def entry(**changed: Any) -> dict[str, Any]:
+    """What a build on a GPU finds out, as the manifest has it."""
+    times = {"runs": 300, "median_ms": 0.4, "p90_ms": 0.5, "p99_ms": None}
+    verification = {
+        "passed": True,
+        "agreement": 0.998,
+        "clear_disagreements": 0,
+        "relative_error": 0.0123,
+        "largest_difference": 0.5,
+        "tolerance": 0.1,
+        "samples": 500,
+        "inputs": "validation",
+    }
+    return {
+        "file": "model.engine",
+        "onnx": "model.onnx",
+        "binding": "tensorrt",
+        "version": "10.3.0",
+        "compute_capabilities": ["8.7"],
+        "build": {"seconds": 61.0, "strongly_typed": True, "warnings": []},
+        "verification": verification,
+        "layers": {
+            "count": 3,
+            "precisions": {"int8": 2, "float16": 1},
+            "fallbacks": {"head.fc": "float16"},
+            "unseen": ["block.a"],
+        },
+        "latency": [{"shapes": {"x": [1, 3]}, "without_graph": times, "with_graph": None}],
+        **changed,
+    }
+
+
+def test_what_a_gpu_finds_out_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgekd_cli.build import _show
+
+    from edgekd.building.engine import Building
+
+    _show(Building(entry(), Path("b"), ("a note",)))
+    shown = capsys.readouterr().out
+    for text in (
+        "agreement 99.80 %, relative error 0.0123 (at most 0.1)",
+        "layers: 3 (2 int8, 1 float16)",
+        "not on integers: head.fc runs in float16",
+        "1 quantized layers, block.a",
+        "0.400 ms",
+        "a note",
+    ):
+        assert text in shown
+
+
+@pytest.mark.parametrize("error", [0.4, None])
+def test_an_engine_that_is_not_kept_is_told(
+    capsys: pytest.CaptureFixture[str], error: float | None
+) -> None:
+    from edgekd_cli.build import _refusal, _show
+
+    from edgekd.building.engine import Building
+
+    wrong = {**entry()["verification"], "passed": False, "relative_error": error}
+    built = Building(entry(file=None, verification=wrong), None)
+    _show(built)
+    assert "engine, not kept" in capsys.readouterr().out
+    line = _refusal(Path("b"), built)
+    assert "does not answer as model.onnx" in line and "b was left as it was" in line
