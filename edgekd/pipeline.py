@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekd import stages
 from edgekd.building.files import with_build_files
+from edgekd.building.target_here import build_if_here
 from edgekd.cascade import build_cascade
 from edgekd.choice import choose
 from edgekd.device import DeviceProfile
@@ -107,8 +108,9 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     if exits is not None:
         files.update(exits.files)
     out = write_bundle(request.out, files, manifest, overwrite=True)
+    unlike = build_if_here(out, job.profile, request.data, progress)
     written = json.loads((out / "manifest.json").read_text("utf-8"))
-    return CompressResult(out, written, tuple(messages))
+    return CompressResult(out, written, (*messages, *unlike))
 
 
 def run_steps(job: Job, progress: Progress) -> list[Step]:

@@ -93,6 +93,7 @@ def _work() -> None:
     work = json.load(sys.stdin)
     key, watch = Path(work["public_key"]).read_bytes(), _Watch(work["room"])
     sound = sorted((Path(work["room"]) / "sound").iterdir())
+    # One of them has an engine, of noise and for a board: its ONNX model runs instead.
     for bundle in sound:  # both runtimes' lazy imports happen now
         load(bundle, threads=1, trust=key, fallback="onnx").close()
     sys.addaudithook(watch)
@@ -100,8 +101,7 @@ def _work() -> None:
     for number, trusting, folder in work["todo"]:
         watch.bundle = folder
         try:
-            trust = key if trusting else None
-            load(folder, threads=1, trust=trust, fallback="onnx").close()  # a GPU is not needed
+            load(folder, threads=1, trust=key if trusting else None, fallback="onnx").close()
             outcome, message = "loaded", ""
         except BundleError as error:
             outcome, message = "refused", str(error)

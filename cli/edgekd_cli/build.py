@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekd_cli.console import open_progress
-from edgekd_cli.options import Json
+from edgekd_cli.options import Json, SshConfig
 from edgekd_cli.output import percent, show_json, show_line, show_table
 
 if TYPE_CHECKING:
+    from edgekd.bench.place import Place
     from edgekd.building.engine import Building
 
 EXIT_FAILED = 1
@@ -79,6 +80,17 @@ def run(
         Path | None,
         typer.Option(help="Write the bundle with the engine there.", show_default="the bundle"),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Build on a board: ssh://user@host[:port], or a host of ssh's configuration.",
+            show_default="this machine",
+        ),
+    ] = None,
+    device_python: Annotated[
+        str, typer.Option(help="The board's Python, 3.8 or later, with numpy and TensorRT.")
+    ] = "python3",
+    ssh_config: SshConfig = None,
     as_json: Json = False,
 ) -> None:
     """Build a TensorRT engine where TensorRT is, check it against the ONNX model, and time it."""
@@ -87,22 +99,37 @@ def run(
 
     if target is not None:
         _check_target(bundle, target)
-    result = build_engine(
-        bundle,
-        wishes=Wishes(
-            max_batch=max_batch,
-            opt_batch=opt_batch,
-            dla_core=dla,
-            version_compatible=version_compatible,
-            hardware_compatible=None if hardware_compatible is None else hardware_compatible.value,
-            workspace_bytes=None if workspace_mib is None else workspace_mib << 20,
-            compute_capabilities=tuple(compute_capability or ()),
-        ),
-        data=data,
-        binding=None if binding is None else binding.value,
-        out=out,
-        progress=open_progress(),
+    wishes = Wishes(
+        max_batch=max_batch,
+        opt_batch=opt_batch,
+        dla_core=dla,
+        version_compatible=version_compatible,
+        hardware_compatible=None if hardware_compatible is None else hardware_compatible.value,
+        workspace_bytes=None if workspace_mib is None else workspace_mib << 20,
+        compute_capabilities=tuple(compute_capability or ()),
     )
+    chosen = None if binding is None else binding.value
+    progress = open_progress()
+
+    def build(place: Place | None) -> Building:
+        return build_engine(
+            bundle,
+            wishes=wishes,
+            data=data,
+            binding=chosen,
+            out=out,
+            place=place,
+            progress=progress,
+        )
+
+    if device is None:
+        result = build(None)
+    else:
+        from edgekd_hardware.board_build import build_on
+        from edgekd_hardware.ssh import Connection, parse_address
+
+        connection = Connection(parse_address(device), device_python, ssh_config)
+        result = build_on(connection, build, binding=chosen, progress=progress)
     if as_json:
         show_json(result.to_dict())
     else:

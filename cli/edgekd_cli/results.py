@@ -29,7 +29,11 @@ def show_result(manifest: Record) -> None:
         show_zeros(stage)
         show_sensitivity(stage.get("details") or {})
     if manifest.get("parity"):
-        show_line(_parity(manifest["parity"]))
+        verdict = "passed" if manifest["parity"]["passed"] else "FAILED"
+        show_line(f"export against torch: {verdict}, {_parity(manifest['parity'])}")
+    half: Record = manifest.get("float16_model") or {}
+    if half.get("file"):
+        show_line(f"{half['file']} against model.onnx: {_parity(half['parity'])}")
     if manifest.get("kernels"):
         asked = any(stage["name"] == "quantize" for stage in stages)
         show_kernels(manifest["kernels"], reasons=asked)
@@ -212,9 +216,8 @@ def _against_the_original(quality: Record) -> str:
 
 
 def _parity(parity: Record) -> str:
-    verdict = "passed" if parity["passed"] else "FAILED"
     return (
-        f"export against torch: {verdict}, agreement {percent(parity['agreement'])}, accuracy gap "
+        f"agreement {percent(parity['agreement'])}, accuracy gap "
         f"{parity['accuracy_gap_points']:.2f} points, largest output difference "
         f"{parity['max_difference']:.3g}, {parity['samples']} samples"
     )

@@ -20,6 +20,11 @@ class Ended:
 class Place(Protocol):
     """Where processes run that measure or build: on this machine, or on a board."""
 
+    @property
+    def title(self) -> str:
+        """What errors call it; empty for this machine."""
+        ...
+
     def bring(self, files: Collection[Path]) -> Mapping[Path, str]:
         """Return where a process finds each of ``files``; raises MeasurementError."""
         ...

@@ -39,6 +39,8 @@ class Variant:
 class Here:
     """This machine; ``folder`` (the current one by default) is for what processes write."""
 
+    title = ""
+
     def __init__(self, folder: Path = Path()) -> None:
         self._folder = folder
 

@@ -74,7 +74,7 @@ def ask(place: Place, job: Mapping[str, Any], timeout_s: float) -> dict[str, Any
             "a smaller model"
         ) from error
     if done.code != 0:
-        raise BundleError(_why(done))
+        raise BundleError(f"{place.title}: {_why(done)}" if place.title else _why(done))
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     try:
         answer: dict[str, Any] = json.loads(lines[-1])

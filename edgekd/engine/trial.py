@@ -82,7 +82,7 @@ def _look(
         try:
             latency.append(measure(bound, sizes))
             inspector = engine.create_engine_inspector()
-            # Formats are known for the shapes of a context only; TensorRT 8's pages call it context.
+            # Formats are known for a context's shapes only; pages of TensorRT 8 say ``context``.
             name = "execution_context" if hasattr(inspector, "execution_context") else "context"
             setattr(inspector, name, bound.context)
             text = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

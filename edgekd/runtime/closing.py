@@ -15,9 +15,10 @@ Self = TypeVar("Self", bound="Closing")
 class Closing:
     """Makes a context manager of what has ``close``."""
 
-    def close(self) -> None:
-        """Free what is held; closing twice is fine."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def close(self) -> None:
+            """Free what is held; closing twice is fine."""
 
     def __enter__(self: Self) -> Self:
         return self

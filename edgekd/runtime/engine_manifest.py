@@ -13,7 +13,7 @@ from edgekd.runtime.fields import mapping, need, text
 BINDINGS = ("tensorrt", "tensorrt_rtx")
 COMPATIBILITIES = ("none", "ampere_plus", "same_compute_capability")
 LARGEST_BATCH = 2**31 - 1  # TensorRT's dimensions are of 32 bits up to 8.6
-_VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,4}(\.?[a-z]{1,8}[0-9]{0,6})?")
+_VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,12}){1,4}(\.?[a-z]{1,12}[0-9]{0,12})?")
 _CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 

@@ -39,6 +39,7 @@ class Board:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.title = str(connection.address)
         self.samples: list[dict[str, Any]] = []
         connection.put(ARCHIVE, archive())
         self._machine, self.before = self._look()
