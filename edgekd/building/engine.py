@@ -25,7 +25,7 @@ from edgekd.runtime.cuda import why_no_gpu
 from edgekd.runtime.fields import SIGNATURE_NAME
 from edgekd.runtime.manifest import Manifest
 from edgekd.runtime.onnx_file import check_onnx
-from edgekd.runtime.trust import read_trusted_manifest
+from edgekd.runtime.trust import Trust, read_trusted_manifest
 
 TIMEOUT_S = 3600.0  # building tries kernels: minutes on a Jetson, more for large networks
 _FILES = {ENGINE: "file", CACHE: "timing_cache", LAYERS: "layers_file"}  # kind -> key of the entry
@@ -72,6 +72,7 @@ def build_engine(
     timeout_s: float = TIMEOUT_S,
     external_tactics: bool = True,
     progress: Progress | None = None,
+    trust: Trust | None = None,
 ) -> Building:
     """Build an engine from a bundle's plan and put it, and what was found out, into the bundle.
 
@@ -81,15 +82,15 @@ def build_engine(
     random numbers, its layers are read, and it is timed. ``out`` takes the bundle with the engine;
     None replaces ``bundle`` itself, all at once. An engine of the same TensorRT and GPU is
     replaced, and its timing cache used. Without ``external_tactics`` kernels of cuBLAS and cuDNN
-    are not tried, for machines without these libraries. Everything else stays byte by byte; only a
-    signature goes, since it was for another manifest.
+    are not tried, for machines without these libraries. ``trust`` is that of ``load``. Everything
+    else stays byte by byte; only a signature goes, since it was for another manifest.
 
     Raises BundleError where the bundle is not TensorRT's or is damaged, TensorRT or the GPU is
     missing, or no engine comes out; DataError for data that does not fit; MeasurementError where
     ``place`` cannot be used. The bundle is then as it was.
     """
     progress = progress or Silent()
-    manifest = read_trusted_manifest(bundle)
+    manifest = read_trusted_manifest(bundle, trust)
     check_destination(out or bundle, overwrite=out is None)
     content = read_files(bundle, manifest, manifest.files)
     build = _plans(manifest, content, wishes or Wishes())
@@ -98,7 +99,7 @@ def build_engine(
         check_onnx(content[plan.onnx], plan.onnx)
     reference = None
     if place is not None or why_no_gpu() is None:
-        reference = reference_answers(bundle, manifest, plans[0].model, data, progress)
+        reference = reference_answers(bundle, manifest, plans[0].model, data, progress, trust)
     with tempfile.TemporaryDirectory(prefix="edgekd-build-") as name:
         where = place or Here(Path(name))
         job = make_job(

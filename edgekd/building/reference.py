@@ -17,6 +17,7 @@ from edgekd.evaluate import open_for
 from edgekd.progress import Progress
 from edgekd.runtime import load
 from edgekd.runtime.manifest import Manifest
+from edgekd.runtime.trust import Trust
 from edgekd.spec import TensorSpec
 
 SAMPLES = 500  # at most: 1 of 200 that differs is the limit of what verification allows
@@ -38,11 +39,16 @@ class Reference:
 
 
 def reference_answers(
-    bundle: Path, manifest: Manifest, role: str, data: str | None, progress: Progress
+    bundle: Path,
+    manifest: Manifest,
+    role: str,
+    data: str | None,
+    progress: Progress,
+    trust: Trust | None = None,
 ) -> Reference:
     """Run the model ``role`` of ``bundle`` over validation samples of ``data``.
 
-    Without data over seeded random numbers. Raises DataError for data that does not fit, and
+    Without data over seeded random numbers. ``trust`` is that of ``load``. Raises DataError for data that does not fit, and
     BundleError where ONNX Runtime cannot run the model.
     """
     kind = RANDOM if data is None else VALIDATION
@@ -53,7 +59,7 @@ def reference_answers(
     given: list[list[Array]] = []
     answers: list[list[Array]] = []
     with (
-        load(bundle, role, runtime="onnxruntime") as network,
+        load(bundle, role, runtime="onnxruntime", trust=trust) as network,
         progress.task(f"Answers of the ONNX model to {kind} samples", 1) as advance,
     ):
         for feed in feeds:

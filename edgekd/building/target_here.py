@@ -11,6 +11,7 @@ from edgekd.device import DeviceProfile
 from edgekd.errors import EdgekdError
 from edgekd.progress import Progress
 from edgekd.runtime.cuda import shared_cuda, why_no_gpu
+from edgekd.runtime.trust import OWN_WORK
 
 
 def is_target_here(profile: DeviceProfile) -> bool:
@@ -32,7 +33,7 @@ def build_if_here(
     if not is_target_here(profile):
         return ()
     try:
-        built = build_engine(bundle, data=data, progress=progress)
+        built = build_engine(bundle, data=data, progress=progress, trust=OWN_WORK)
     except EdgekdError as error:
         progress.note(f"no engine was built: {error}")
         return ()
