@@ -48,8 +48,8 @@ def reference_answers(
 ) -> Reference:
     """Run the model ``role`` of ``bundle`` over validation samples of ``data``.
 
-    Without data over seeded random numbers. ``trust`` is that of ``load``. Raises DataError for data that does not fit, and
-    BundleError where ONNX Runtime cannot run the model.
+    Without data over seeded random numbers. ``trust`` is that of ``load``. Raises DataError for
+    data that does not fit, and BundleError where ONNX Runtime cannot run the model.
     """
     kind = RANDOM if data is None else VALIDATION
     fixed = next((t.shape[0] for t in manifest.spec.inputs if t.shape and t.shape[0]), None)
