@@ -25,11 +25,8 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     With few samples and many features it is near 1 for anything: ``minibatch_cka`` is not.
     Raises ValueError for unlike or too few samples.
     """
-    first, second = _gram(x, y, least=2)
-    centred = [
-        gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean() for gram in (first, second)
-    ]
-    return _ratio(*(float((a * b).sum()) for a, b in _pairs(*centred)))
+    pairs = _pairs(*_gram(x, y, least=2))
+    return _ratio(*(float((first * second).sum()) for first, second in pairs))
 
 
 def minibatch_cka(batches: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -70,9 +67,16 @@ def _gram(x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Return the centred features' Gram matrices in float64; centring leaves HSIC as it is."""
     if len(x) != len(y) or len(x) < least:
         raise ValueError(f"CKA needs {least} samples or more, the same for both features")
-    first, second = (feature.detach().flatten(1).double() for feature in (x, y))
-    first, second = first - first.mean(0), second - second.mean(0)
+    first, second = _centred(x), _centred(y)
     return first @ first.T, second @ second.T
+
+
+def _centred(feature: Tensor) -> Tensor:
+    feature = feature.detach().flatten(1).double()
+    centred = feature - feature.mean(0)
+    # What rounding leaves of a constant is no feature.
+    constant = centred.square().sum() <= 1e-24 * feature.square().sum()
+    return torch.zeros_like(centred) if constant else centred
 
 
 def _pairs(first: Tensor, second: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:

@@ -57,7 +57,7 @@ def relational_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def _vectors(student: Tensor, teacher: Tensor, least: int) -> tuple[Tensor, Tensor]:
     if len(student) != len(teacher) or len(student) < least:
         raise ValueError(f"relations need one batch of {least} samples or more for both networks")
-    return widened(pooled(widened(student))), widened(pooled(widened(teacher.detach())))
+    return pooled(widened(student)), pooled(widened(teacher.detach()))
 
 
 def _distances(x: Tensor) -> Tensor:

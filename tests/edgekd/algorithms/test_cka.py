@@ -39,8 +39,8 @@ def test_the_feature_form_of_the_paper_gives_the_same() -> None:
 
 
 def test_a_case_worked_out_by_hand() -> None:
-    # Centred (-1, 0, 1) and (-1, 2, -1) have no covariance; (-1, 0, 1) and (-4, -1, 5)/3 share
-    # 9^2 / (3^2 * 2 * 42/9) of it: 9/3 = 3, 3^2 = 9, 2 * 42/9 = 28/3, 9 / (28/3) = 27/28.
+    # One feature each: the squared correlation. (-1, 0, 1) and (-1, 2, -1) have none;
+    # (-1, 0, 1) and (-4, -1, 5) / 3 have 3^2 / (2 * 42 / 9).
     x = torch.tensor([[0.0], [1.0], [2.0]])
     assert linear_cka(x, torch.tensor([[0.0], [3.0], [0.0]])) == pytest.approx(0, abs=1e-12)
     assert linear_cka(x, torch.tensor([[0.0], [1.0], [3.0]])) == pytest.approx(27 / 28)
@@ -79,7 +79,8 @@ def test_half_shared_features_are_found_in_batches_as_in_the_whole() -> None:
 def test_maps_count_as_features_constants_as_unlike_and_few_samples_are_refused() -> None:
     x, maps = samples(6, 3), samples(6, 2, 2, 2, seed=1).half()
     assert linear_cka(x, maps) == pytest.approx(linear_cka(x, maps.float().flatten(1)))
-    assert linear_cka(x, torch.ones(6, 4)) == minibatch_cka([(x, torch.ones(6, 4))]) == 0
+    constant = torch.full((6, 4), 0.1, dtype=torch.float64) / 3  # its mean is rounded
+    assert linear_cka(x, constant) == minibatch_cka([(x, constant)]) == 0
     with pytest.raises(ValueError, match="4 samples"):
         minibatch_cka([(samples(3, 2), samples(3, 2))])
     with pytest.raises(ValueError, match="four samples"):

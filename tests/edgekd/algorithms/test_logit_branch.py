@@ -21,6 +21,12 @@ def test_a_map_becomes_logits_through_as_many_halvings(halvings: int) -> None:
     assert all(weight.grad is not None for weight in branch.parameters())
 
 
+def test_channels_double_up_to_the_width() -> None:
+    branch = MapBranch(4, 10, 7, halvings=3)
+    pointwise = [x for x in branch.modules() if isinstance(x, nn.Conv2d) and x.groups == 1]
+    assert [x.out_channels for x in pointwise] == [4, 8, 8, 16, 16, 10]
+
+
 @pytest.mark.parametrize(
     ("side", "special", "channels", "left"), [(4, 0, 8, 16), (7, 1, 6, 49), (28, 2, 6, 49)]
 )

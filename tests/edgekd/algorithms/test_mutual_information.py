@@ -94,6 +94,13 @@ def test_no_gradient_reaches_the_teacher_and_large_features_stay_finite(dtype: t
     assert all(weight.grad is not None for weight in module.parameters())
 
 
+def test_the_scale_of_features_does_not_count() -> None:
+    module = build(lambda: MutualInformationLoss(4, 6, hidden=8))
+    student, teacher = samples(5, 4), samples(5, 6, seed=1)
+    plain = module(student, teacher).item()
+    assert module(1e3 * student, 1e4 * teacher).item() == pytest.approx(plain, abs=1e-4)
+
+
 def test_what_has_no_bound_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         interpolated_bound(torch.eye(4), torch.zeros(4), alpha=1.5)

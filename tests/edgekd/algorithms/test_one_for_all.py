@@ -57,6 +57,14 @@ def test_a_case_worked_out_by_hand() -> None:
     assert found.item() == pytest.approx((labelled + without) / 2, rel=1e-5)
 
 
+def test_the_number_that_means_no_label_may_be_a_class() -> None:
+    found, expected = (
+        one_for_all_loss(logits(), logits(1), labels=labels, exponent=2.0, ignore_index=ignored)
+        for labels, ignored in ((torch.tensor([1, 0, 4, 2]), 2), (LABELS, -1))
+    )
+    assert found.item() == expected.item()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sure_teachers_and_students_stay_finite(dtype: torch.dtype) -> None:
     teacher = torch.tensor([[60.0, -60, -60]], dtype=dtype)

@@ -57,9 +57,10 @@ def test_context_knows_no_order_and_no_rotation(order: list[int], seed: int) -> 
 
 
 def test_a_context_worked_out_by_hand() -> None:
-    # Student: all similarities equal, so halves. Teacher: rows (log 3, 0) and (0, 0).
-    teacher = torch.tensor([[[math.sqrt(math.log(3))], [0.0]]])
-    found = context_loss(torch.zeros(1, 2, 4), teacher).item()
+    # Student: all similarities equal, so halves. Teacher: rows (2 log 3, 0) / sqrt 4 and (0, 0).
+    teacher = torch.zeros(1, 2, 4)
+    teacher[0, 0, 1] = math.sqrt(2 * math.log(3))
+    found = context_loss(torch.zeros(1, 2, 3), teacher).item()
     assert found == pytest.approx((0.25**2 + 0.25**2) / 4, rel=1e-5)
 
 
@@ -84,6 +85,8 @@ def test_student_and_teacher_are_drawn_at_the_same_places() -> None:
 
 def test_gradients_are_right_and_none_reaches_the_teacher() -> None:
     student, teacher = tokens(2, 3, 2).requires_grad_(), tokens(2, 3, 4, seed=1).requires_grad_()
+    neighbourhood_loss(student[0], teacher[0], neighbours=2).backward()
+    assert student.grad is not None and teacher.grad is None
     assert torch.autograd.gradcheck(lambda s: context_loss(s, teacher.detach()), student)
     module = build(lambda: TokenGraphLoss(2, 4, neighbours=2)).double()
     module(student, teacher).backward()
