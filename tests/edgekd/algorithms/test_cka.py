@@ -79,7 +79,7 @@ def test_half_shared_features_are_found_in_batches_as_in_the_whole() -> None:
 def test_maps_count_as_features_constants_as_unlike_and_few_samples_are_refused() -> None:
     x, maps = samples(6, 3), samples(6, 2, 2, 2, seed=1).half()
     assert linear_cka(x, maps) == pytest.approx(linear_cka(x, maps.float().flatten(1)))
-    constant = torch.full((6, 4), 0.1, dtype=torch.float64) / 3  # its mean is rounded
+    constant = torch.full((6, 4), 0.7, dtype=torch.float64)  # its mean is not 0.7
     assert linear_cka(x, constant) == minibatch_cka([(x, constant)]) == 0
     with pytest.raises(ValueError, match="4 samples"):
         minibatch_cka([(samples(3, 2), samples(3, 2))])
