@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.algorithms.feature_shapes import at_the_smaller_size, widened
+from edgekd.algorithms.feature_shapes import at_the_smaller_size
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"maps"})
 
@@ -30,7 +31,7 @@ def attention_transfer_loss(student: Tensor, teacher: Tensor, *, power: float = 
     """
     if student.ndim != 4 or teacher.ndim != 4 or len(student) != len(teacher):
         raise ValueError("attention transfer compares maps (N, C, H, W) of one batch")
-    maps = at_the_smaller_size(widened(student), widened(teacher.detach()))
+    maps = at_the_smaller_size(wide(student), wide(teacher.detach()))
     found, expected = (_activity(x, power) for x in maps)
     return F.mse_loss(found, expected)
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.algorithms.feature_shapes import pooled, widened
+from edgekd.algorithms.feature_shapes import pooled
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"pooled"})
 
@@ -30,7 +31,7 @@ def contrastive_loss(student: Tensor, teacher: Tensor, *, temperature: float = 0
     the batch. The paper's loss is another one: noise contrast against 16,384 entries of a memory
     bank (memory of the paper), which wants each sample's index and a table as long as the data.
     """
-    student, teacher = pooled(widened(student)), pooled(widened(teacher.detach()))
+    student, teacher = pooled(wide(student)), pooled(wide(teacher.detach()))
     if student.shape != teacher.shape or len(student) < 2:
         raise ValueError("contrast needs two samples or more, and as many channels as the teacher")
     similarity = F.normalize(student, dim=1) @ F.normalize(teacher, dim=1).T

@@ -1,20 +1,11 @@
-"""Features of unlike networks, brought to one shape and to a float type that is wide enough."""
+"""Features of unlike networks, brought to one shape."""
 
 from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def widened(feature: Tensor) -> Tensor:
-    """Return the tensor in float32, or as it is where it is float64: squares of 16 bits overflow.
-
-    Autocast narrows matrix products whatever they are given: losses belong outside its region.
-    """
-    return feature.to(torch.promote_types(feature.dtype, torch.float32))
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

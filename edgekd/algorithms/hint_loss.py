@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.algorithms.feature_shapes import at_the_smaller_size, widened
+from edgekd.algorithms.feature_shapes import at_the_smaller_size
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"pooled"})  # any feature of a sample does: a vector, tokens or a map
 
@@ -27,7 +28,7 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
     on the feature's size; Tian et al., ICLR 2020, arXiv 1910.10699, give it 100 in their
     comparison (released script).
     """
-    student, teacher = widened(student), widened(teacher.detach())
+    student, teacher = wide(student), wide(teacher.detach())
     if student.ndim == teacher.ndim == 4:
         student, teacher = at_the_smaller_size(student, teacher)
     if student.shape != teacher.shape:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.algorithms.feature_shapes import widened
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"tokens", "attention"})
 
@@ -113,7 +113,7 @@ def _log_relation(pair: tuple[Tensor, Tensor], heads: int, valid: Tensor | None)
     a, b = pair
     if valid is not None:  # padding may hold anything, infinite values too
         a, b = (x.masked_fill(~valid[:, :, None], 0.0) for x in (a, b))
-    a, b = (_split(widened(x), heads) for x in (a, b))
+    a, b = (_split(wide(x), heads) for x in (a, b))
     scores = a @ b.transpose(2, 3) / math.sqrt(a.shape[-1])
     if valid is not None:  # finite, so that a row without any valid key has no NaN either
         scores = scores.masked_fill(~valid[:, None, None], -1e9)

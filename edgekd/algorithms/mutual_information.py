@@ -12,7 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgekd.algorithms.feature_shapes import pooled, widened
+from edgekd.algorithms.feature_shapes import pooled
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"pooled"})
 
@@ -40,7 +41,7 @@ def interpolated_bound(scores: Tensor, log_baseline: Tensor, *, alpha: float) ->
         raise ValueError(f"alpha is between 0 and 1, not {alpha:g}")
     if scores.shape != (count, count) or count < 3:
         raise ValueError("the bound needs a square table of scores of three samples or more")
-    scores, log_baseline = widened(scores), widened(log_baseline)
+    scores, log_baseline = wide(scores), wide(log_baseline)
     baseline = log_baseline[:, None].expand_as(scores)
     if alpha == 1:
         mixed = _log_mean_without(scores)
@@ -97,7 +98,7 @@ class MutualInformationLoss(nn.Module):
 
         Raises ValueError for fewer than three samples.
         """
-        own, other = pooled(widened(student)), pooled(widened(teacher.detach()))
+        own, other = pooled(wide(student)), pooled(wide(teacher.detach()))
         scores = self.student_critic(own) @ self.teacher_critic(other).T
         log_baseline = self.baseline(other).squeeze(1)
         return -interpolated_bound(scores, log_baseline, alpha=self.alpha)

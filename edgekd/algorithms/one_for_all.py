@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.algorithms.feature_shapes import widened
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"classes", "labels"})
 
@@ -44,8 +44,8 @@ def one_for_all_loss(
     """
     if exponent < 1:
         raise ValueError(f"the exponent of one-for-all is at least 1, not {exponent:g}")
-    log_q = F.log_softmax(widened(student_logits) / temperature, dim=-1)
-    p = F.softmax(widened(teacher_logits.detach()) / temperature, dim=-1)
+    log_q = F.log_softmax(wide(student_logits) / temperature, dim=-1)
+    p = F.softmax(wide(teacher_logits.detach()) / temperature, dim=-1)
     classes = torch.arange(p.shape[-1], device=p.device)
     known = (labels != ignore_index)[:, None]
     right = ((labels[:, None] == classes) & known).to(p.dtype)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.algorithms.feature_shapes import pooled, widened
+from edgekd.algorithms.feature_shapes import pooled
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"pooled"})
 
@@ -57,7 +58,7 @@ def relational_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def _vectors(student: Tensor, teacher: Tensor, least: int) -> tuple[Tensor, Tensor]:
     if len(student) != len(teacher) or len(student) < least:
         raise ValueError(f"relations need one batch of {least} samples or more for both networks")
-    return pooled(widened(student)), pooled(widened(teacher.detach()))
+    return pooled(wide(student)), pooled(wide(teacher.detach()))
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekd.algorithms.feature_shapes import resized, tokens_of_map, widened
+from edgekd.algorithms.feature_shapes import resized, tokens_of_map
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"maps"})  # a transformer's tokens are a map as well
 
@@ -40,7 +41,7 @@ def dual_view_loss(
     """
     if not direct.shape == centred.shape == teacher.shape:
         raise ValueError("the two views need maps of the teacher's shape")
-    direct, centred, teacher = (widened(x) for x in (direct, centred, teacher.detach()))
+    direct, centred, teacher = (wide(x) for x in (direct, centred, teacher.detach()))
     views = (_distance(direct, teacher), _distance(without_mean(centred), without_mean(teacher)))
     return weights[0] * views[0] + weights[1] * views[1]
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.algorithms.contrastive_loss import contrastive_loss
-from edgekd.algorithms.feature_shapes import widened
+from edgekd.algorithms.precision import wide
 from edgekd.algorithms.projector import Projector
 
 NEEDS = frozenset({"tokens"})  # a CNN's map is tokens as well
@@ -41,7 +41,7 @@ def neighbourhood_loss(student: Tensor, teacher: Tensor, *, neighbours: int = 8)
     """
     if not 1 <= neighbours < len(teacher) or len(student) != len(teacher):
         raise ValueError(f"{len(teacher)} tokens have no {neighbours} neighbours each")
-    student, teacher = widened(student), widened(teacher.detach())
+    student, teacher = wide(student), wide(teacher.detach())
     lengths = torch.cdist(teacher, teacher).fill_diagonal_(torch.inf)
     nearest = lengths.topk(neighbours, largest=False).indices
     log_p, log_q = _log_edges(student, nearest), _log_edges(teacher, nearest)
@@ -58,7 +58,7 @@ def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: ``(N, T, C)``.
         teacher: ``(N, T, C')``; no gradient flows into it.
     """
-    return F.mse_loss(_context(widened(student)), _context(widened(teacher.detach())))
+    return F.mse_loss(_context(wide(student)), _context(wide(teacher.detach())))
 
 
 class TokenGraphLoss(nn.Module):
