@@ -48,7 +48,7 @@ def neighbourhood_loss(student: Tensor, teacher: Tensor, *, neighbours: int = 8)
     return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
 
 
-def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def inner_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the squared distance of the tables of similarities within each sample, mean over all.
 
     Needs as many tokens in both networks; C may differ. ``softmax(F F' / sqrt(C))`` for each
@@ -64,14 +64,15 @@ def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class TokenGraphLoss(nn.Module):
     """The three losses over one batch, with the tokens drawn anew each time.
 
-    ``weights[0] context_loss + weights[1] neighbourhood_loss + weights[2] contrastive_loss``; the
-    first over all tokens of each sample, the others over tokens drawn from the whole batch, of
-    which the student's go through a projector before the contrast. The loss on logits is not in it.
+    ``inner_context_loss``, ``neighbourhood_loss`` and ``contrastive_loss``, weighted and added up.
+    The first goes over all tokens of each sample, the others over tokens drawn from the whole
+    batch, of which the student's go through a projector before the contrast. The loss on logits is
+    not in it.
 
     Args:
         student_channels: C of the student's tokens.
         teacher_channels: C of the teacher's.
-        weights: 1 each is our choice; the source's were not found.
+        weights: in that order; 1 each is our choice; the source's were not found.
         tokens: how many are drawn; 256 is our choice. All, if there are fewer.
         neighbours: of each token in the graph.
         temperature: of the contrast. The source lowers it during training, from and to what was
@@ -110,7 +111,7 @@ class TokenGraphLoss(nn.Module):
         context, local, whole = self.weights
         contrast = contrastive_loss(self.projector(own), other, temperature=self.temperature)
         return (
-            context * context_loss(student, teacher)
+            context * inner_context_loss(student, teacher)
             + local * neighbourhood_loss(own, other, neighbours=self.neighbours)
             + whole * contrast
         )

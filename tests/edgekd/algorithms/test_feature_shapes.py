@@ -10,7 +10,6 @@ from edgekd.algorithms.feature_shapes import (
     pooled,
     resized,
     tokens_of_map,
-    widened,
 )
 
 sides = st.integers(1, 9)
@@ -53,9 +52,3 @@ def test_what_has_no_place_or_no_vector_is_refused() -> None:
         map_of_tokens(samples(2, 1, 3), special=1)
     with pytest.raises(ValueError, match="no vector"):
         pooled(samples(4))
-
-
-def test_widening_keeps_what_is_wide() -> None:
-    assert widened(torch.ones(1, dtype=torch.float16)).dtype == torch.float32
-    assert widened(torch.ones(1, dtype=torch.bfloat16)).dtype == torch.float32
-    assert widened(torch.ones(1, dtype=torch.float64)).dtype == torch.float64

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from networks import build, samples
 
 from edgekd.algorithms.contrastive_loss import contrastive_loss
-from edgekd.algorithms.token_graph import TokenGraphLoss, context_loss, neighbourhood_loss
+from edgekd.algorithms.token_graph import TokenGraphLoss, inner_context_loss, neighbourhood_loss
 
 
 def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -49,18 +49,18 @@ def test_the_neighbourhood_is_the_formula_written_out() -> None:
 def test_context_knows_no_order_and_no_rotation(order: list[int], seed: int) -> None:
     student, teacher = tokens(2, 4, 3), tokens(2, 4, 5, seed=1)
     rotation = torch.linalg.qr(tokens(3, 3, seed=seed + 2)).Q
-    value = context_loss(student, teacher).item()
-    assert context_loss(student[:, order] @ rotation, teacher[:, order]).item() == pytest.approx(
-        value
-    )
-    assert value > 0 and context_loss(teacher, teacher).item() == 0
+    value = inner_context_loss(student, teacher).item()
+    assert inner_context_loss(
+        student[:, order] @ rotation, teacher[:, order]
+    ).item() == pytest.approx(value)
+    assert value > 0 and inner_context_loss(teacher, teacher).item() == 0
 
 
 def test_a_context_worked_out_by_hand() -> None:
     # Student: all similarities equal, so halves. Teacher: rows (2 log 3, 0) / sqrt 4 and (0, 0).
     teacher = torch.zeros(1, 2, 4)
     teacher[0, 0, 1] = math.sqrt(2 * math.log(3))
-    found = context_loss(torch.zeros(1, 2, 3), teacher).item()
+    found = inner_context_loss(torch.zeros(1, 2, 3), teacher).item()
     assert found == pytest.approx((0.25**2 + 0.25**2) / 4, rel=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_the_module_adds_the_three_up() -> None:
     module = build(lambda: TokenGraphLoss(3, 5, weights=(2.0, 3.0, 5.0), neighbours=2))
     student, teacher = samples(2, 4, 3), samples(2, 4, 5, seed=1)
     own, other = student.flatten(0, 1), teacher.flatten(0, 1)  # all are drawn; order is nothing
-    expected = 2 * context_loss(student, teacher)
+    expected = 2 * inner_context_loss(student, teacher)
     expected = expected + 3 * neighbourhood_loss(own, other, neighbours=2)
     expected = expected + 5 * contrastive_loss(module.projector(own), other, temperature=0.1)
     assert module(student, teacher).item() == pytest.approx(expected.item(), rel=1e-4)
@@ -87,12 +87,14 @@ def test_gradients_are_right_and_none_reaches_the_teacher() -> None:
     student, teacher = tokens(2, 3, 2).requires_grad_(), tokens(2, 3, 4, seed=1).requires_grad_()
     neighbourhood_loss(student[0], teacher[0], neighbours=2).backward()
     assert student.grad is not None and teacher.grad is None
-    assert torch.autograd.gradcheck(lambda s: context_loss(s, teacher.detach()), student)
+    assert torch.autograd.gradcheck(lambda s: inner_context_loss(s, teacher.detach()), student)
     module = build(lambda: TokenGraphLoss(2, 4, neighbours=2)).double()
     module(student, teacher).backward()
     assert student.grad is not None and teacher.grad is None
     large = (300 * samples(2, 3, 2)).half().requires_grad_()
-    value = context_loss(large, -large) + neighbourhood_loss(large[0], -large[1], neighbours=1)
+    value = inner_context_loss(large, -large) + neighbourhood_loss(
+        large[0], -large[1], neighbours=1
+    )
     value.backward()
     assert torch.isfinite(value) and torch.isfinite(large.grad).all()
 
