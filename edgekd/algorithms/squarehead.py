@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+NEEDS = frozenset({"pooled"})  # any features do, if their shapes are equal
+
 
 def squarehead_loss(
     student: Sequence[Tensor], teacher: Sequence[Tensor], valid: Tensor | None = None
