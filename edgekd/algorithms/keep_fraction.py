@@ -65,8 +65,8 @@ def kept_samples(
         raise ValueError(f"cannot keep a fraction of {fraction} of {count} samples")
     shuffled = np.random.default_rng(seed).permutation(count)
     if order != "random":
-        falling = np.asarray(scores, np.float64)[shuffled] * (-1 if order == "hard" else 1)
-        shuffled = shuffled[np.argsort(falling, kind="stable")]
+        keys = np.asarray(scores, np.float64)[shuffled] * (-1 if order == "hard" else 1)
+        shuffled = shuffled[np.argsort(keys, kind="stable")]
     total = max(1, round(fraction * count))
     if groups is None:
         return np.sort(shuffled[:total]).astype(np.int64)
@@ -79,7 +79,7 @@ def kept_samples(
 
 def _quotas(shares: NDArray[np.floating], total: int) -> NDArray[np.int64]:
     """Return whole numbers with this sum, each within one of its share (largest remainders)."""
-    whole = np.floor(shares + 1e-9).astype(np.int64)
+    whole: NDArray[np.int64] = np.floor(shares + 1e-9).astype(np.int64)
     remainders = np.argsort(-(shares - whole), kind="stable")
     whole[remainders[: total - whole.sum()]] += 1
     return whole

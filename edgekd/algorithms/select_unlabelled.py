@@ -24,12 +24,14 @@ def joint_scores(
     """
     taught = _probabilities(teacher_logits)
     rows, chosen = np.arange(len(taught)), taught.argmax(axis=1)
+    sure: NDArray[np.float64] = taught[rows, chosen]
     if student_logits is None:
-        return taught[rows, chosen]
+        return sure
     found = _probabilities(student_logits)
     if found.shape != taught.shape:
         raise ValueError(f"logits of student and teacher: {found.shape} and {taught.shape}")
-    return taught[rows, chosen] * (1 - found[rows, chosen])
+    known: NDArray[np.float64] = found[rows, chosen]
+    return sure * (1 - known)
 
 
 def select_unlabelled(

@@ -138,4 +138,6 @@ def class_logits(student_logits: Tensor, subclasses: int) -> Tensor:
     Their softmax is the sum of the subclasses' probabilities. It stays in the exported model,
     whose head is S times wider: a sum of exponentials folds into no linear layer.
     """
-    return student_logits.unflatten(-1, (-1, subclasses)).logsumexp(-1)
+    count = student_logits.shape[-1] // subclasses
+    grouped = student_logits.reshape(*student_logits.shape[:-1], count, subclasses)
+    return grouped.logsumexp(-1)

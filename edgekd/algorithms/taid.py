@@ -95,8 +95,8 @@ class TaidSchedule(nn.Module):
         """Move on by one optimizer step.
 
         Args:
-            loss: the ``taid_loss`` of this step, scalar; the same on all processes, or their
-                targets part. One that is not finite counts as a step without a change.
+            loss: the ``taid_loss`` of this step, scalar; averaged over the processes, or their
+                targets drift apart. One that is not finite is a step without a change.
         """
         loss = loss.detach().to(self.mix)
         self.updates += 1
