@@ -6,6 +6,7 @@ from torch import Tensor
 
 from edgekd.algorithms.kd_loss import kl_loss
 
+NEEDS = frozenset({"classes", "three-classes"})
 MIN_CLASSES = 3  # two standardised logits are always (+0.7, -0.7) or the reverse: no gradient
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from edgekd.algorithms.kd_loss import kl_loss
 
+NEEDS = frozenset({"classes"})
+
 
 def top_k_kl(student: Tensor, teacher: Tensor, temperature: float, k: int) -> Tensor:
     """Return ``kl_loss`` over the teacher's ``k`` likeliest classes and one class for the rest.
