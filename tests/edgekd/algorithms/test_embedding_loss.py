@@ -49,6 +49,8 @@ def test_the_unit_of_an_output_does_not_weigh(units: list[float]) -> None:
 def test_the_scale_is_the_deviation_over_samples() -> None:
     outputs = torch.tensor([[0.0, 7.1], [2.0, 7.1], [4.0, 7.1]])
     assert output_scale(outputs).tolist() == [2.0, 1.0]
+    outputs[0, 1] += 5e-7  # the last bit, as a kernel that adds in another order leaves it
+    assert outputs[:, 1].std() > 0 and output_scale(outputs)[1] == 1
     with pytest.raises(ValueError, match="two samples"):
         output_scale(outputs[:1])
     with pytest.raises(ValueError, match="two samples"):
