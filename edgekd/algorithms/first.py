@@ -34,7 +34,7 @@ def smoothed_top(probabilities: Tensor, smoothing: float = 0.1) -> Tensor:
     others = stored.shape[-1] - 1
     # first - d >= second + d / (k - 1)
     room = (stored[..., :1] - stored[..., 1:2]) * others / (others + 1)
-    moved = room.clamp(0, smoothing)
+    moved = room.clamp_max(smoothing)
     return torch.cat([stored[..., :1] - moved, stored[..., 1:] + moved / others], dim=-1)
 
 
