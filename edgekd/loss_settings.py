@@ -145,6 +145,111 @@ class LabelTrust(Settings):
     temperature: Positive = 1.5
 
 
+class Layers(Settings):
+    """Two modules, by path, whose outputs are compared."""
+
+    student: Annotated[str, Field(min_length=1)]
+    teacher: Annotated[str, Field(min_length=1)]
+
+
+class DualHead(Settings):
+    """The teacher's logits, learnt by a second head for training only."""
+
+    loss: Literal["dual-head"]
+    weight: Weight = 1.0
+    temperature: Positive = 2.0
+    hidden: Count | None = 200
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    layers: tuple[Layers, ...] = ()
+
+
+class Hint(Settings):
+    """Squared error of features, behind a projector where channels differ."""
+
+    loss: Literal["hint"]
+    weight: Weight = 100.0
+    layers: tuple[Layers, ...] = ()
+
+
+class SquareHead(Settings):
+    """Squared error of features over the teacher's own square, added up over the layers."""
+
+    loss: Literal["squarehead"]
+    weight: Weight = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class AttentionTransfer(Settings):
+    """Where maps are active, added up over the layers."""
+
+    loss: Literal["attention-transfer"]
+    weight: Weight = 1000.0
+    power: Positive = 2.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Relational(Settings):
+    """Distances and angles between the samples of a batch."""
+
+    loss: Literal["relational"]
+    weight: Weight = 1.0
+    distance: Weight = 25.0
+    angle: Weight = 50.0
+    layers: tuple[Layers, ...] = ()
+
+
+class MutualInformation(Settings):
+    """A bound on what the student's feature tells about the teacher's, by learned critics."""
+
+    loss: Literal["mutual-information"]
+    weight: Weight = 1.0
+    alpha: Share = 0.5
+    hidden: Count = 512
+    out: Count = 16
+    layers: tuple[Layers, ...] = ()
+
+
+class ScaleKd(Settings):
+    """Two views of the last maps, behind attention projectors; weights are for 7 x 7 places."""
+
+    loss: Literal["scale-kd"]
+    weight: Weight = 1.0
+    direct: Weight = 0.08
+    centred: Weight = 0.06
+    heads: Count = 8
+    layers: tuple[Layers, ...] = ()
+
+
+class OneForAll(Settings):
+    """The teacher's logits and the label, learnt by the output and a branch behind each stage."""
+
+    loss: Literal["one-for-all"]
+    weight: Weight = 1.0
+    exponent: Annotated[Number, Field(ge=1)] = 1.0
+    temperature: Positive = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class TokenGraph(Settings):
+    """How tokens, or places of a map, lie to one another."""
+
+    loss: Literal["token-graph"]
+    weight: Weight = 1.0
+    tokens: Count = 256
+    neighbours: Count = 8
+    temperature: Positive = 0.1
+    layers: tuple[Layers, ...] = ()
+
+
+class ChannelWise(Settings):
+    """Where each channel of a map is active."""
+
+    loss: Literal["channel-wise"]
+    weight: Weight = 50.0
+    temperature: Positive = 4.0
+    layers: tuple[Layers, ...] = ()
+
+
 LossSettings: TypeAlias = Annotated[
     Kl
     | RelativeMse
@@ -160,6 +265,16 @@ LossSettings: TypeAlias = Annotated[
     | Meal
     | Repeated
     | MarginPreserving
-    | LabelTrust,
+    | LabelTrust
+    | DualHead
+    | Hint
+    | SquareHead
+    | AttentionTransfer
+    | Relational
+    | MutualInformation
+    | ScaleKd
+    | OneForAll
+    | TokenGraph
+    | ChannelWise,
     Field(discriminator="loss"),
 ]

@@ -12,13 +12,14 @@ from torch import Tensor, fx, nn
 
 from edgekd.algorithms.several_teachers import entropy_temperatures
 from edgekd.data.loader import batches
-from edgekd.distillation.losses import build_term, check_needs
+from edgekd.distillation.losses import build_term, check_needs, places_of
 from edgekd.distillation.teachers import Panel
-from edgekd.distillation.term import Pairing, Side, Term
+from edgekd.distillation.term import Pairing, Shape, Side, Term
 from edgekd.errors import StageError
 from edgekd.graph.devices import move
 from edgekd.graph.float_form import float_form
 from edgekd.graph.program import digest, output_tensors, refresh
+from edgekd.graph.taps import Tap
 from edgekd.loss_settings import Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
 from edgekd.recipe import DistillStage
@@ -128,13 +129,14 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
     return state.with_model(
         refresh(student, state.example),
         **details,
-        student=_facts(state, options, parameters, beside),
+        student=_facts(state, options, learning, parameters, beside),
     )
 
 
 def _facts(
     state: CompressionState,
     options: DistillStage,
+    learning: Learning,
     parameters: int,
     beside: nn.Module,
 ) -> dict[str, Any]:
@@ -146,6 +148,7 @@ def _facts(
         "label_weight": options.label_weight,
         "teachers": 1 + len(options.teachers),
         "parameters": [sum(p.numel() for p in original.parameters()), parameters],
+        "compared": [[tap.student, tap.teacher] for tap in learning.taps],
         "training_only_parameters": sum(p.numel() for p in beside.parameters()),
     }
 
@@ -169,23 +172,32 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
     student = float_form(start, state.example)
     teacher = float_form(_original(state), state.example)
     steps = schedule_of(state, options, student).steps
-    pair = Pairing(_side(state), _side(state), steps)
     terms: list[tuple[Term, float]] = []
+    taps: list[Tap] = []
+    slices: list[slice] = []
     for index, entry in enumerate(_losses(state, options)):
         try:
+            places = places_of(entry, student, teacher)
+            pair = Pairing(
+                _side(state, [mine.shape for mine, _ in places]),
+                _side(state, [theirs.shape for _, theirs in places]),
+                steps,
+            )
             term = build_term(entry, pair)
             check_needs(term, pair, teachers=1 + len(options.teachers))
         except ValueError as error:
             raise StageError(f"distill: losses[{index}] '{entry.loss}': {error}") from None
         terms.append((term, entry.weight))
-    learning = Learning(terms, options.label_weight, state.classification)
+        slices.append(slice(len(taps), len(taps) + len(places)))
+        taps += [Tap(mine.node, theirs.node) for mine, theirs in places]
+    learning = Learning(terms, options.label_weight, state.classification, taps, slices)
     return _Pair(student, teacher, learning)
 
 
-def _side(state: CompressionState) -> Side:
+def _side(state: CompressionState, features: Sequence[Shape]) -> Side:
     outputs = tuple(tuple(n or 1 for n in tensor.shape[1:]) for tensor in state.spec.outputs)
     classes = outputs[0][-1] if state.classification else 0
-    return Side(classes, outputs)
+    return Side(classes, outputs, tuple(features))
 
 
 @torch.no_grad()

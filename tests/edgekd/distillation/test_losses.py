@@ -12,32 +12,49 @@ from torch import Tensor
 from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
 from edgekd.algorithms.several_teachers import ensemble_logits
 from edgekd.algorithms.taid import taid_loss
-from edgekd.distillation.losses import ALONE, PAIRED, build_term, check_needs
+from edgekd.distillation.losses import ALONE, PAIRED, PLACES, build_term, check_needs
 from edgekd.distillation.term import Pairing, Side, Term
 from edgekd.loss_settings import LossSettings
 
 SETTINGS = get_args(get_args(LossSettings)[0])
 NAMES = sorted(get_args(kind.model_fields["loss"].annotation)[0] for kind in SETTINGS)
 READ: TypeAdapter[Any] = TypeAdapter(LossSettings)
-LOGITS = Side(5, ((5,),))
+
+
+def kind_of(name: str) -> type[Any]:
+    return type(READ.validate_python({"loss": name}))
+
+
+LOGITS = Side(5, ((5,),), ((4, 4, 4), (6, 2, 2)))
+TEACHER = Side(5, ((5,),), ((4, 4, 4), (8, 4, 4)))
 
 
 def pairing(side: Side = LOGITS, steps: int = 4) -> Pairing:
-    return Pairing(side, side, steps)
+    return Pairing(side, TEACHER, steps)
 
 
 def term(name: str, pair: Pairing | None = None, **given: Any) -> Term:
+    """Return a loss with the same projectors every time."""
     if name == "top-k-kl":
         given = {"top_k": 3, **given}
-    return build_term(READ.validate_python({"loss": name, **given}), pair or pairing())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_term(READ.validate_python({"loss": name, **given}), pair or pairing())
 
 
 def logits(seed: int) -> Tensor:
     return torch.randn(6, 5, generator=torch.Generator().manual_seed(seed)) * 3
 
 
+def features(side: Side, seed: int, batch: int = 6) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, *shape, generator=generator) for shape in side.features]
+
+
 def value(made: Term, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    return made([student], [], [teacher], [], labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return made([student], features(LOGITS, 2), [teacher], features(TEACHER, 3), labels)
 
 
 LABELS = torch.tensor([0, 1, 2, 3, 4, -1])
@@ -51,13 +68,28 @@ def test_every_loss_that_can_be_named_can_be_built() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_student_learns_and_the_teacher_does_not(name: str) -> None:
     made = term(name)
-    student, teacher = logits(0).requires_grad_(), logits(1).requires_grad_()
+    student = [logits(0), *features(LOGITS, 2)]
+    teacher = [logits(1), *features(TEACHER, 3)]
+    for tensor in (*student, *teacher):
+        tensor.requires_grad_()
 
-    value(made, student, teacher, LABELS).backward()
+    made(student[:1], student[1:], teacher[:1], teacher[1:], LABELS).backward()
 
-    assert student.grad is not None and student.grad.isfinite().all()
-    assert student.grad.abs().sum() > 0
-    assert teacher.grad is None
+    found = [tensor.grad for tensor in student if tensor.grad is not None]
+    assert found and all(grad.isfinite().all() for grad in found)
+    assert sum(grad.abs().sum() for grad in found) > 0
+    assert all(tensor.grad is None for tensor in teacher)
+    trained = [] if made.trained is None else list(made.trained.parameters())
+    assert all(weight.grad is not None for weight in trained), "what is trained beside learns too"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if kind_of(name) in PLACES])
+def test_a_batch_of_one_sample_ends_no_training(name: str) -> None:
+    made, one = term(name), torch.zeros(1, 5, requires_grad=True)
+    student = [x.requires_grad_() for x in features(LOGITS, 2, 1)]
+    found = made([one], student, [logits(1)[:1]], features(TEACHER, 3, 1), LABELS[:1])
+    found.backward()
+    assert found.isfinite()
 
 
 def test_settings_reach_the_loss() -> None:
@@ -73,8 +105,8 @@ def test_settings_reach_the_loss() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setting_changes_the_value(name: str) -> None:
     numbers = {"temperature": 3.0, "label_share": 0.1, "top_k": 2, "beta": 0.1}
-    kind = type(READ.validate_python({"loss": name}))
-    changed = {key: number for key, number in numbers.items() if key in kind.model_fields}
+    numbers |= {"power": 1.0, "angle": 1.0, "alpha": 1.0, "direct": 1.0, "exponent": 2.0}
+    changed = {k: number for k, number in numbers.items() if k in kind_of(name).model_fields}
     for key, number in changed.items():
         default, other = term(name), term(name, **{key: number})
         data = (logits(0), logits(1), LABELS)
@@ -129,3 +161,39 @@ def test_what_a_builder_itself_refuses() -> None:
         term("top-k-kl", top_k=5)
     with pytest.raises(ValueError, match="an output of one number has no direction"):
         term("cosine", pairing(Side(0, ((1,),))))
+
+
+TOKENS, VECTOR = Side(5, ((5,),), ((17, 6),)), Side(5, ((5,),), ((6,),))
+MAP_TEACHER = Side(5, ((5,),), ((8, 4, 4),))
+ON_MAPS = ("attention-transfer", "channel-wise", "hint", "scale-kd", "squarehead", "token-graph")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if kind_of(name) in PLACES])
+def test_tokens_of_a_square_are_compared_with_a_map(name: str) -> None:
+    pair = Pairing(TOKENS, MAP_TEACHER, 4)
+    made, student = term(name, pair), [x.requires_grad_() for x in features(TOKENS, 2)]
+    others = features(MAP_TEACHER, 3)
+    made([logits(0).requires_grad_()], student, [logits(1)], others, LABELS).backward()
+    grad = student[0].grad
+    assert grad is not None and grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ON_MAPS)
+def test_a_vector_is_not_compared_with_a_map(name: str) -> None:
+    with pytest.raises(ValueError, match=r"it needs maps, or tokens that fill a square"):
+        term(name, Pairing(VECTOR, MAP_TEACHER, 4))
+
+
+def test_heads_that_cannot_share_the_teachers_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 heads cannot share 8 channels"):
+        term("scale-kd", heads=3)
+
+
+def test_equal_features_cost_nothing_without_a_projector() -> None:
+    side = Side(5, ((5,),), ((4, 4, 4), (8, 2, 2)))
+    pair, same = Pairing(side, side, 4), features(side, 0)
+    for name in ("hint", "squarehead", "attention-transfer", "relational", "channel-wise"):
+        made = term(name, pair)
+        assert not list(made.trained.parameters() if made.trained is not None else ())
+        found = made([logits(0)], same, [logits(0)], same, LABELS)
+        assert found.abs() < 1e-5, name

@@ -26,7 +26,14 @@ from edgekd.stages import checkpoint, distill
 from edgekd.state import CompressionState
 
 TRAINING = {"epochs": 3, "batch_size": 16, "learning_rate": 2e-2, "augment": "none"}
-SUM_OF_LOSSES = [{"loss": "kl"}, {"loss": "taid"}, {"loss": "sinkhorn", "weight": 0.1}]
+SUM_OF_LOSSES = [
+    {"loss": "kl"},
+    {"loss": "taid"},
+    {"loss": "dual-head", "hidden": 8},
+    {"loss": "squarehead"},
+    {"loss": "token-graph", "tokens": 20, "neighbours": 3},
+    {"loss": "hint", "weight": 1.0, "layers": [{"student": "stem", "teacher": "blocks.1"}]},
+]
 
 
 class Small(nn.Module):
@@ -118,7 +125,9 @@ def test_losses_add_up_with_their_weights(state: CompressionState) -> None:
 
 def test_nothing_but_the_student_is_exported(state: CompressionState) -> None:
     assert state.student is not None
-    after = exported(run(state, losses=SUM_OF_LOSSES, label_weight=0.1))
+    trained = run(state, losses=SUM_OF_LOSSES, label_weight=0.1)
+    assert trained.details["student"]["training_only_parameters"] > 0
+    after = exported(trained)
     untrained = exported(replace(state, model=float_form(state.student, state.example)))
 
     def shape(model: onnx.ModelProto) -> tuple[Any, ...]:
@@ -167,6 +176,10 @@ def test_the_model_as_it_is_learns_on_where_no_student_is_named(state: Compressi
     ("given", "reason"),
     [
         ({"losses": [{"loss": "top-k-kl", "top_k": 5}]}, r"losses\[0\] 'top-k-kl': 'top_k: 5' lea"),
+        (
+            {"losses": [{"loss": "hint", "layers": [{"student": "stm", "teacher": "stem"}]}]},
+            r"losses\[0\] 'hint': 'stm' fits no module of the student",
+        ),
         ({"losses": [{"loss": "kl"}, {"loss": "meal"}]}, r"losses\[1\] 'meal': it averages sever"),
     ],
 )
