@@ -127,7 +127,14 @@ def _cached_step(
     schedule = Schedule(2, 1, options.learning_rate)
     device = torch.device("cpu")
     known = teacher_outputs(
-        state, original, options, schedule, Silent(), device=device, title="benchmark"
+        state,
+        original,
+        options,
+        schedule,
+        Silent(),
+        device=device,
+        title="benchmark",
+        features=False,
     )
     assert known is not None
     inputs, _ = next(batches(state.data, state.data.train, state.spec, options.batch_size))

@@ -20,17 +20,22 @@ from edgekd.data.fit import check_fit, check_ids, shape_text
 from edgekd.data.samples import StoredSamples
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, announce, load_profile
+from edgekd.distillation.teachers import BlackBox, open_teacher
 from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError, RecipeError
 from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
+from edgekd.model.student import load_student
 from edgekd.preprocessing import ImagePreprocessing
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import (
     DATA_FREE,
     PRUNED,
     PRUNED_FLOAT,
+    STUDENT,
+    STUDENT_FLOAT,
+    DistillStage,
     EarlyExitStage,
     PruneStage,
     QuantizeStage,
@@ -42,6 +47,7 @@ from edgekd.recipe import (
     load_recipe,
     trainings,
     with_prune_budget,
+    with_student,
 )
 from edgekd.runtime import openvino
 from edgekd.synthesis.dataset import ImagePlan, open_images, plan_images, synthesise
@@ -73,7 +79,8 @@ class CompressRequest:
     percentage points of the headline metric, ``max_nfr`` in per cent of all validation samples.
     ``input_shape`` has no batch axis. ``exit_data`` has labelled samples to choose early exits'
     thresholds on, by default those of validation; ``single_file`` asks for the early exits as one
-    ONNX model too.
+    ONNX model too. ``student`` (``FILE.py:factory``) and ``student_weights`` take the place of what
+    the recipe's first ``distill`` stage names.
     """
 
     model: Path
@@ -96,6 +103,8 @@ class CompressRequest:
     unlabeled: str | None = None
     exit_data: str | None = None
     single_file: bool = False
+    student: str | None = None
+    student_weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,8 @@ class Job:
     """The request with everything read and checked, before any work.
 
     ``synthesis`` is the record of the images that were made where no data was given, else None.
-    ``exit_samples`` are those of the request's ``exit_data``, if there are any.
+    ``exit_samples`` are those of the request's ``exit_data``, if there are any. ``student`` is what
+    a ``distill`` stage is to train, and ``teachers`` are the files that teach beside the original.
     """
 
     request: CompressRequest
@@ -135,6 +145,8 @@ class Job:
     cache: StepCache
     synthesis: Mapping[str, Any] | None = None
     exit_samples: StoredSamples | None = None
+    student: LoadedModel | None = None
+    teachers: tuple[BlackBox, ...] = ()
 
     @property
     def budget(self) -> Budget:
@@ -149,10 +161,13 @@ class Job:
         which computes other numbers.
         ``for_budget``: the key of a step that was changed in order to hold the budget.
         """
-        budget = {"budget": asdict(self.budget)} if for_budget else {}
+        more: dict[str, Any] = {"budget": asdict(self.budget)} if for_budget else {}
+        if any(isinstance(stage, DistillStage) for stage in self.recipe.stages[:stage_count]):
+            more["student"] = self.student and self.student.sha256
+            more["teachers"] = [teacher.sha256 for teacher in self.teachers]
         return step_key(
             {
-                **budget,
+                **more,
                 "model": self.loaded.sha256,
                 "inputs": self.loaded.spec.to_dict(),
                 # The samples that thresholds are chosen on decide nothing before that.
@@ -174,6 +189,8 @@ def _settings(stage: Stage) -> dict[str, Any]:
     """Return the settings that decide what a stage makes of a model."""
     if isinstance(stage, EarlyExitStage):
         return stage.trained_settings()
+    if isinstance(stage, DistillStage):
+        return stage.content()
     return stage.model_dump(mode="json")
 
 
@@ -245,7 +262,12 @@ def _recipe(request: CompressRequest, profile: DeviceProfile) -> Recipe:
     default = profile.recipe if request.data is not None else DATA_FREE
     if given:
         default = PRUNED if profile.int8 != "none" else PRUNED_FLOAT
+    wants_student = request.student is not None or request.student_weights is not None
+    if wants_student and not given:
+        default = STUDENT if profile.int8 != "none" else STUDENT_FLOAT
     recipe = load_recipe(request.recipe or default)
+    if wants_student:
+        recipe = with_student(recipe, request.student, request.student_weights)
     for key, value in given.items():
         recipe = with_prune_budget(recipe, key, value)
     return recipe
@@ -279,8 +301,34 @@ def complete(draft: Draft, progress: Progress) -> Job:
     if request.exit_data is not None:
         classes = loaded.spec.outputs[0].shape[-1]
         data, exits = with_exit_samples(data, request.exit_data, classes)
+    student, teachers = _for_distillation(recipe, loaded)
     _say_notes(draft, progress)
-    return Job(request, draft.profile, recipe, loaded, data, draft.cache, exit_samples=exits)
+    return Job(
+        request,
+        draft.profile,
+        recipe,
+        loaded,
+        data,
+        draft.cache,
+        exit_samples=exits,
+        student=student,
+        teachers=teachers,
+    )
+
+
+def _for_distillation(
+    recipe: Recipe, loaded: LoadedModel
+) -> tuple[LoadedModel | None, tuple[BlackBox, ...]]:
+    """Build the student and open the files of teachers that ``distill`` stages name."""
+    stages = [stage for stage in recipe.stages if isinstance(stage, DistillStage)]
+    student = None
+    if stages and stages[0].student is not None:
+        weights = stages[0].student_weights
+        student = load_student(
+            stages[0].student, None if weights is None else Path(weights), loaded, seed=recipe.seed
+        )
+    files = dict.fromkeys(other.file for stage in stages for other in stage.teachers)
+    return student, tuple(open_teacher(Path(file), loaded) for file in files)
 
 
 def _say_notes(draft: Draft, progress: Progress) -> None:
@@ -293,6 +341,7 @@ def _with_images(draft: Draft, plan: ImagePlan, progress: Progress) -> Job:
     request, recipe = draft.request, draft.recipe
     if request.recipe is None:
         progress.note(f"no --data and no --recipe: the recipe is {recipe.name}")
+    student, teachers = _for_distillation(recipe, plan.loaded)
     record = synthesise(plan, draft.cache, progress)
     data = open_images(
         plan,
@@ -301,7 +350,17 @@ def _with_images(draft: Draft, plan: ImagePlan, progress: Progress) -> Job:
         trains=any(trainings(stage) for stage in recipe.stages),
         preprocessing=_image_preprocessing(request, plan.shape[0]),
     )
-    return Job(request, draft.profile, recipe, plan.loaded, data, draft.cache, record)
+    return Job(
+        request,
+        draft.profile,
+        recipe,
+        plan.loaded,
+        data,
+        draft.cache,
+        record,
+        student=student,
+        teachers=teachers,
+    )
 
 
 def _refuse_limits(request: CompressRequest) -> None:
@@ -352,7 +411,7 @@ def _samples(stage: Stage) -> int:
             return stage.calibration.samples
         case SparsifyStage() | PruneStage():
             return stage.samples
-        case EarlyExitStage():
+        case EarlyExitStage() | DistillStage():
             return 512  # they judge whether a training helped
         case _:
             assert_never(stage)

@@ -19,9 +19,10 @@ from edgekd.exits.attach import without_exits
 from edgekd.export.bundle import check_destination, write_bundle
 from edgekd.export.parity import Parity, parity, predict_all, torch_predictor
 from edgekd.export.program import shareable_program
+from edgekd.graph.program import to_module
 from edgekd.job import CompressRequest, Job, complete, draft, prepare
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import Recipe
+from edgekd.recipe import DistillStage, Recipe
 from edgekd.report.page import render_report
 from edgekd.state import CompressionState
 from edgekd.steps import (
@@ -121,8 +122,12 @@ def run_steps(job: Job, progress: Progress) -> list[Step]:
         raise DataError(
             "--max-nfr needs class labels: without them no prediction is right or wrong"
         )
+    asked = state
     for stage in job.recipe.stages:
-        stages.requires(state, stage)
+        stages.requires(asked, stage)
+        if isinstance(stage, DistillStage) and stage.student is not None:
+            assert state.student is not None  # what the stages behind it are given
+            asked = replace(state, model=state.student, teacher=state.student)
     for count, stage in enumerate(job.recipe.stages, start=1):
         step = run_stage(job, state, stage, count, steps, progress)
         state = _next_state(state, step)
@@ -167,13 +172,21 @@ def first_state(job: Job, original: Step) -> CompressionState:
         cache=job.cache,
         budget=job.budget,
         original_outputs=original.outputs,
+        original=original.model,
+        student=None if job.student is None else to_module(job.student.program),
+        others=job.teachers,
     )
 
 
 def _next_state(state: CompressionState, step: Step) -> CompressionState:
-    """Return what the next stage is given; the record tells the same of a step from the cache."""
+    """Return what the next stage is given; the record tells the same of a step from the cache.
+
+    A network that only distill stages have made is what later stages start and learn from.
+    """
+    whole = step.record["name"] == "distill" and state.model is state.teacher
     return replace(
         state.with_model(step.model),
+        teacher=step.model if whole else state.teacher,
         keep_zeros=state.keep_zeros or step.made_zeros,
         exits=step.exits,
     )

@@ -1,4 +1,7 @@
-"""What to do to a model, as typed settings: a recipe is data and cannot run code."""
+"""What to do to a model, as typed settings: a recipe is data.
+
+One key of it names code of the user's: ``student`` of a ``distill`` stage, as ``--arch`` does.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from pydantic import Field, field_validator, model_validator
 
 from edgekd.device import DeviceProfile, data_root, is_file_name
 from edgekd.errors import RecipeError
+from edgekd.loss_settings import LossSettings
 from edgekd.settings import Number, Settings, SettingsError, nearest, read, validate
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 DATA_FREE = "int8-data-free"  # the recipe where neither data nor a recipe is given
 PRUNED = "pruned-int8-distilled"  # where a speed is asked for and no recipe is given
 PRUNED_FLOAT = "pruned-distilled"  # the same for a device without INT8
+STUDENT = "student-int8-distilled"  # where a student is given and no recipe
+STUDENT_FLOAT = "student-distilled"  # the same for a device without INT8
 
 
 class Calibration(Settings):
@@ -25,29 +31,17 @@ class Calibration(Settings):
     method: Literal["minmax", "percentile", "mse", "entropy"] = "mse"
 
 
-class Distill(Settings):
-    """Quantization-aware training against the original model's outputs.
+class Training(Settings):
+    """How a network is trained, whatever it learns.
 
-    ``loss``: ``kl`` compares class probabilities at ``temperature``, ``standardized-kl`` those of
-    z-scored logits, ``top-k-kl`` those of the ``top_k`` likeliest classes, ``mse`` raw outputs;
-    ``auto`` is ``kl`` for class logits and ``mse`` otherwise. ``feature_weight`` times the relative
-    errors of the tensors between blocks is added, or of those behind ``feature_layers`` (module
-    paths, ``*`` for any name between two dots). ``hard_label_weight`` (0 to 1) is the share of the
-    labels' cross entropy. Training takes ``epochs`` passes over the data, but at most
-    ``max_steps`` optimiser steps. ``augment`` applies to images only. ``ema`` is the decay of a
-    moving average of the weights, which is kept in their place. ``mixed_precision`` is for CUDA,
-    and for float models on CPUs with fast bfloat16. ``optimizer``: ``adamw``, ``sgd`` (Nesterov
-    momentum of 0.9), or ``auto``: ``sgd`` for a float model with BatchNorm, else ``adamw``; without
-    ``learning_rate`` and ``weight_decay`` these are 0.05 and 5e-4 for ``sgd``, 1e-3 and 0 for
-    ``adamw``.
+    Training takes ``epochs`` passes over the data, but at most ``max_steps`` optimiser steps.
+    ``augment`` applies to images only. ``ema`` is the decay of a moving average of the weights,
+    which is kept in their place. ``mixed_precision`` is for CUDA, and for float models on CPUs with
+    fast bfloat16. ``optimizer``: ``adamw``, ``sgd`` (Nesterov momentum of 0.9), or ``auto``:
+    ``sgd`` for a float model with BatchNorm, else ``adamw``; without ``learning_rate`` and
+    ``weight_decay`` these are 0.05 and 5e-4 for ``sgd``, 1e-3 and 0 for ``adamw``.
     """
 
-    loss: Literal["auto", "kl", "standardized-kl", "top-k-kl", "mse"] = "auto"
-    temperature: Annotated[Number, Field(gt=0)] = 4.0
-    top_k: Count = 5
-    feature_weight: Annotated[Number, Field(ge=0)] = 0.0
-    feature_layers: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    hard_label_weight: Annotated[Number, Field(ge=0, le=1)] = 0.0
     epochs: Count = 3
     max_steps: Count = 2000
     batch_size: Count = 64
@@ -57,6 +51,25 @@ class Distill(Settings):
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = None
     mixed_precision: Annotated[bool, Field(strict=True)] = False
+
+
+class Distill(Training):
+    """Quantization-aware training against the original model's outputs.
+
+    ``loss``: ``kl`` compares class probabilities at ``temperature``, ``standardized-kl`` those of
+    z-scored logits, ``top-k-kl`` those of the ``top_k`` likeliest classes, ``mse`` raw outputs;
+    ``auto`` is ``kl`` for class logits and ``mse`` otherwise. ``feature_weight`` times the relative
+    errors of the tensors between blocks is added, or of those behind ``feature_layers`` (module
+    paths, ``*`` for any name between two dots). ``hard_label_weight`` (0 to 1) is the share of the
+    labels' cross entropy.
+    """
+
+    loss: Literal["auto", "kl", "standardized-kl", "top-k-kl", "mse"] = "auto"
+    temperature: Annotated[Number, Field(gt=0)] = 4.0
+    top_k: Count = 5
+    feature_weight: Annotated[Number, Field(ge=0)] = 0.0
+    feature_layers: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    hard_label_weight: Annotated[Number, Field(ge=0, le=1)] = 0.0
 
 
 Bits = Literal["w8a8", "w4a8", "w4a16", "float"]
@@ -116,6 +129,57 @@ class Recovery(Distill):
 
 
 PRUNE_BUDGETS = ("speedup", "latency_ms", "macs", "parameters")
+
+
+class OtherTeacher(Settings):
+    """A further teacher: a frozen ``file`` (ONNX or .pt2) of which only outputs are known."""
+
+    file: Annotated[str, Field(min_length=1)]
+    weight: Annotated[Number, Field(gt=0)] = 1.0
+
+
+class DistillStage(Training):
+    """A network learns from the original, which may be of any other architecture.
+
+    ``student`` (``FILE.py:factory`` or ``package.module:factory``) builds it; null is the model as
+    it is at this place. ``student_weights`` is a checkpoint that it starts from; without one it
+    starts from what the factory returns. The original teaches first; ``teachers`` are further ones,
+    whose class probabilities are averaged with its own by their weights, ``original_weight`` its
+    own. With ``balance_teachers`` temperatures make all of them equally sure first.
+
+    ``losses`` add up, each times its weight; null is ``kl`` for class logits and ``mse`` otherwise,
+    and an empty list none at all. ``label_weight`` times the labels' cross entropy is added.
+    """
+
+    stage: Literal["distill"]
+    student: Annotated[str, Field(min_length=1)] | None = None
+    student_weights: Annotated[str, Field(min_length=1)] | None = None
+    teachers: tuple[OtherTeacher, ...] = ()
+    original_weight: Annotated[Number, Field(ge=0)] = 1.0
+    balance_teachers: Annotated[bool, Field(strict=True)] = False
+    losses: tuple[LossSettings, ...] | None = None
+    label_weight: Annotated[Number, Field(ge=0)] = 0.0
+    epochs: Count = 30
+    max_steps: Count = 20000
+    batch_size: Count = 128
+    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
+    learning_rate: Annotated[Number, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if self.losses == () and self.label_weight == 0:
+            raise ValueError("'losses' is empty and 'label_weight' 0, so that nothing is learnt")
+        if self.student_weights is not None and self.student is None:
+            raise ValueError("'student_weights' without 'student'")
+        if self.original_weight == 0 and not self.teachers:
+            raise ValueError("'original_weight' is 0, and there are no other 'teachers'")
+        return self
+
+    def content(self) -> dict[str, Any]:
+        """Return the settings without the names of files, whose content decides a result."""
+        found = self.model_dump(mode="json", exclude={"student_weights", "teachers"})
+        teachers = [teacher.weight for teacher in self.teachers]
+        return {**found, "student": self.student is not None, "teachers": teachers}
 
 
 class PruneStage(Settings):
@@ -267,15 +331,18 @@ class EarlyExitStage(Settings):
         return self
 
 
-def trainings(stage: Stage) -> list[Distill]:
+def trainings(stage: Stage) -> list[Training]:
     """Return the trainings of a stage, none for one that only rewrites."""
+    if isinstance(stage, DistillStage):
+        return [stage]
     if isinstance(stage, EarlyExitStage):
         return [training for training in (stage.joint, stage.heads) if training is not None]
     return [] if stage.distill is None else [stage.distill]
 
 
 Stage: TypeAlias = Annotated[
-    PruneStage | SparsifyStage | EarlyExitStage | QuantizeStage, Field(discriminator="stage")
+    DistillStage | PruneStage | SparsifyStage | EarlyExitStage | QuantizeStage,
+    Field(discriminator="stage"),
 ]
 
 
@@ -320,6 +387,28 @@ def with_prune_budget(recipe: Recipe, key: str, value: float) -> Recipe:
     return recipe.model_copy(update={"stages": stages})
 
 
+def with_student(recipe: Recipe, student: str | None, weights: Path | None) -> Recipe:
+    """Return the recipe with another student for its first distill stage.
+
+    Raises RecipeError when it has none, or only weights are given and it names no student.
+    """
+    index = next((i for i, s in enumerate(recipe.stages) if isinstance(s, DistillStage)), None)
+    if index is None:
+        raise RecipeError(
+            f"--student needs a recipe with a distill stage, which {recipe.name} does not have; "
+            f"give --recipe {STUDENT}, or leave --recipe out"
+        )
+    stage = recipe.stages[index]
+    assert isinstance(stage, DistillStage)
+    if student is None and stage.student is None:
+        raise RecipeError("--student-weights needs --student, which builds the network for them")
+    changed: dict[str, object] = {"student_weights": None if weights is None else str(weights)}
+    if student is not None:
+        changed["student"] = student
+    stages = (*recipe.stages[:index], stage.model_copy(update=changed), *recipe.stages[index + 1 :])
+    return recipe.model_copy(update={"stages": stages})
+
+
 def list_recipes() -> tuple[str, ...]:
     """Return the names of the shipped recipes."""
     return tuple(sorted(path.stem for path in (data_root() / "recipes").glob("*.yaml")))
@@ -352,6 +441,12 @@ def check_recipe(recipe: Recipe, profile: DeviceProfile) -> None:
     """Raise RecipeError when the stages cannot run in this order for this device."""
     mistakes = _order_mistakes([stage.stage for stage in recipe.stages])
     for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, DistillStage) and stage.student is not None and index > 0:
+            mistakes.append(
+                f"stages[{index}]: distill with a student must be the first stage, since the "
+                "student starts anew and what was done to the model before would be lost; without "
+                "'student' it trains the model as it is"
+            )
         if isinstance(stage, PruneStage) and not stage.budget():
             keys = ", ".join(PRUNE_BUDGETS)
             mistakes.append(
@@ -383,8 +478,20 @@ def doubts(recipe: Recipe, profile: DeviceProfile) -> list[str]:
 
 
 def _order_mistakes(kinds: list[str]) -> list[str]:
-    """Name what is out of place: prune, then sparsify, then the others, each at most once."""
+    """Name what is out of place: prune, then sparsify, then the others, each at most once.
+
+    Only distill may come again: a student can learn in several phases.
+    """
     reasons = {
+        (
+            "quantize",
+            "distill",
+        ): "distill trains in float, and quantize fixes the weights to a grid",
+        (
+            "sparsify",
+            "distill",
+        ): "training would fill the zeros; sparsify has a 'distill' of its own",
+        ("early_exit", "distill"): "heads learn from the tensors that they find",
         ("quantize", "prune"): "prune trains in float, and quantize fixes the weights to a grid",
         ("quantize", "sparsify"): "sparsify trains in float, and quantize fixes the weights' grid",
         ("sparsify", "prune"): "taking out channels would break the pattern of zeros",
@@ -393,7 +500,7 @@ def _order_mistakes(kinds: list[str]) -> list[str]:
     }
     mistakes = []
     for index, kind in enumerate(kinds):
-        if kind in kinds[:index]:
+        if kind in kinds[:index] and kind != "distill":
             mistakes.append(f"stages[{index}]: {kind} runs at most once")
         for earlier in dict.fromkeys(kinds[:index]):
             if (earlier, kind) in reasons:

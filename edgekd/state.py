@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from edgekd.cache import StepCache
 from edgekd.data.source import Dataset
 from edgekd.device import DeviceProfile
+from edgekd.distillation.teachers import BlackBox
 from edgekd.exits.exit import Exit
 from edgekd.export.parity import Outputs
 from edgekd.metrics import Budget
@@ -20,8 +21,11 @@ from edgekd.spec import ModelSpec
 class CompressionState:
     """The model as it is now, and all that a stage may need to change it.
 
-    ``model`` and ``teacher`` (the FP32 original) are graph modules of ATen operations; a stage
-    returns a new state with a new model and never changes the one it was given. ``cache`` is for
+    ``model`` and ``teacher`` are graph modules of ATen operations; a stage returns a new state with
+    a new model and never changes the one it was given. ``teacher`` is the whole network in float
+    that a stage changes and learns from: the original, or what ``distill`` stages in front made of
+    a student. ``original`` is the model as it came, and ``student`` the network that a ``distill``
+    stage is to train; ``others`` are further teachers for it. ``cache`` is for
     what a stage computes on the way and another run can take up.
     ``key`` is the cache key of the step that is being computed, if it is to go on after a crash.
     ``original_outputs`` are the exported original's for all validation samples: what ``budget``
@@ -45,6 +49,9 @@ class CompressionState:
     key: str | None = None
     keep_zeros: bool = False
     exits: tuple[Exit, ...] = ()
+    original: fx.GraphModule | None = None
+    student: fx.GraphModule | None = None
+    others: tuple[BlackBox, ...] = ()
 
     @property
     def full_spec(self) -> ModelSpec:

@@ -76,11 +76,12 @@ class Step:
 
 
 def smaller_program(steps: Sequence[Step]) -> Path | None:
-    """Return the file of the last float program that was pruned or made sparse, None without one.
+    """Return the file of the last float program that a stage made smaller, None without one.
 
     It is a torch.export archive, which torch opens alone: its architecture is stored with it.
     """
-    found = [step for step in steps if "prune" in step.record["details"] or step.made_zeros]
+    changed = {"prune", "student"}
+    found = [s for s in steps if changed & s.record["details"].keys() or s.made_zeros]
     return found[-1].folder / PROGRAM if found else None
 
 

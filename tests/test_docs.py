@@ -7,16 +7,20 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 from edgekd_cli.app import app
 
 from edgekd.device import DeviceProfile, list_profiles, load_profile
+from edgekd.distillation.losses import build_term
+from edgekd.distillation.term import Pairing, Side
+from edgekd.loss_settings import LossSettings
 from edgekd.recipe import (
     Calibration,
     Distill,
+    DistillStage,
     EarlyExitStage,
     PruneStage,
     QuantizeStage,
@@ -186,6 +190,7 @@ def test_recipe_page_shows_the_shipped_default(tmp_path: Path) -> None:
         ("### `stage: quantize`", QuantizeStage, ""),
         ("### `stage: quantize`", Calibration, "calibration."),
         ("### `stage: quantize`", Distill, "distill."),
+        ("### `stage: distill`", DistillStage, ""),
         ("### `stage: prune`", PruneStage, ""),
         ("### `stage: sparsify`", SparsifyStage, ""),
         ("### `stage: early_exit`", EarlyExitStage, ""),
@@ -205,6 +210,23 @@ def test_every_recipe_key_is_documented_with_its_default(
         elif name not in ("distill", "joint", "heads", "operating_points"):
             plain = list(default) if isinstance(default, tuple) else default
             assert shown == ("null" if plain is None else str(plain)), name
+
+
+def test_every_loss_is_documented_with_its_needs_and_defaults() -> None:
+    text = (ROOT / "docs" / "distillation.md").read_text("utf-8").partition("## Losses")[2]
+    rows = re.findall(r"^\| `([\w-]+)` \| ([^|]*) \| ([^|]*) \|", text, re.MULTILINE)
+    shown = {name: (set(re.findall(r"[\w-]+", needs)), cell) for name, needs, cell in rows[1:]}
+    expected = {}
+    side = Side(10, ((10,),), ((16, 4, 4),) * 3)
+    pair = Pairing(side, side, 100)
+    for kind in get_args(get_args(LossSettings)[0]):
+        (name,) = get_args(kind.model_fields["loss"].annotation)
+        keys = {k: f.default for k, f in kind.model_fields.items() if k != "loss"}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()}
+        cells = ", ".join(f"`{k}: {str(v).replace('None', 'null')}`" for k, v in plain.items())
+        needs = build_term(kind(loss=name), pair).needs
+        expected[name] = (set(needs) or {"nothing"}, cells)
+    assert shown == expected
 
 
 @pytest.mark.parametrize("stage", ["prune", "sparsify"])

@@ -19,7 +19,7 @@ PACKAGES = {
 ROWS = (
     {"errors"},
     {"progress", "spec", "preprocessing", "settings", "metrics", "cache", "target_names"},
-    {"device", "recipe"},
+    {"device", "recipe", "loss_settings"},
     {"algorithms"},
     {"model", "data"},
     {"graph"},
@@ -30,7 +30,7 @@ ROWS = (
     {"export"},
     {"predict"},
     {"prune"},
-    {"training"},
+    {"distillation", "training"},
     {"state"},
     {"stages"},
     {"job"},
@@ -44,7 +44,7 @@ ROWS = (
     {"pipeline", "demo"},
 )
 LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
-INSIDE_A_ROW = {("recipe", "device"), ("data", "model")}
+INSIDE_A_ROW = {("recipe", "device"), ("recipe", "loss_settings"), ("data", "model")}
 
 ON_DEVICE = {"errors", "progress", "spec", "preprocessing", "runtime", "engine"}
 WITHOUT_TORCH = {

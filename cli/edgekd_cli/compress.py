@@ -54,6 +54,16 @@ def run(
             show_default="the validation samples",
         ),
     ] = None,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            help="FILE.py:factory of a network that learns from the model; runs the code."
+        ),
+    ] = None,
+    student_weights: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint that the student starts from.", show_default="new weights"),
+    ] = None,
     mean: Annotated[
         str | None, typer.Option(help="Per channel, of pixels / 255: 0.485,0.456,0.406")
     ] = None,
@@ -154,6 +164,8 @@ def run(
         unlabeled=unlabeled,
         exit_data=exit_data,
         single_file=single_file,
+        student=student,
+        student_weights=student_weights,
     )
     if dry_run:
         _show_plan(request, as_json)

@@ -11,8 +11,15 @@ from typing import assert_never
 
 from edgekd.device import DeviceProfile
 from edgekd.progress import Progress
-from edgekd.recipe import EarlyExitStage, PruneStage, QuantizeStage, SparsifyStage, Stage
-from edgekd.stages import early_exit, prune, quantize, sparsify
+from edgekd.recipe import (
+    DistillStage,
+    EarlyExitStage,
+    PruneStage,
+    QuantizeStage,
+    SparsifyStage,
+    Stage,
+)
+from edgekd.stages import distill, early_exit, prune, quantize, sparsify
 from edgekd.state import CompressionState
 
 
@@ -27,6 +34,8 @@ def requires(state: CompressionState, stage: Stage) -> None:
             prune.requires(state, stage)
         case EarlyExitStage():
             early_exit.requires(state, stage)
+        case DistillStage():
+            distill.requires(state, stage)
         case _:
             assert_never(stage)
 
@@ -42,6 +51,8 @@ def run(state: CompressionState, stage: Stage, progress: Progress) -> Compressio
             return prune.run(state, stage, progress)
         case EarlyExitStage():
             return early_exit.run(state, stage, progress)
+        case DistillStage():
+            return distill.run(state, stage, progress)
         case _:
             assert_never(stage)
 
@@ -57,6 +68,8 @@ def describe(stage: Stage, profile: DeviceProfile) -> str:
             return prune.describe(stage, profile)
         case EarlyExitStage():
             return early_exit.describe(stage)
+        case DistillStage():
+            return distill.describe(stage)
         case _:
             assert_never(stage)
 
@@ -69,7 +82,7 @@ def uses_budget(stage: Stage) -> bool:
     match stage:
         case QuantizeStage():
             return True
-        case SparsifyStage() | PruneStage() | EarlyExitStage():
+        case SparsifyStage() | PruneStage() | EarlyExitStage() | DistillStage():
             return False
         case _:
             assert_never(stage)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.optim.swa_utils import AveragedModel
 
 from edgekd.algorithms.moving_average import moving_average
@@ -22,11 +23,11 @@ from edgekd.graph.program import clone, digest
 from edgekd.graph.taps import Tap
 from edgekd.model.trace import quiet
 from edgekd.progress import Progress
-from edgekd.recipe import Distill
+from edgekd.recipe import Distill, Training
 from edgekd.stages.checkpoint import Checkpoint, Restorable
 from edgekd.stages.distillation_loss import check_loss, distillation_loss
 from edgekd.stages.passes import Passes, to_device
-from edgekd.stages.teacher_cache import teacher_outputs
+from edgekd.stages.teacher_cache import TeacherOutputs, teacher_outputs
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, Loss, Schedule, train, training_device
 
@@ -44,12 +45,17 @@ def check_distillation(state: CompressionState, options: Distill, *, stage: str)
         )
 
 
-def schedule_of(state: CompressionState, options: Distill) -> Schedule:
-    """Return the schedule that ``distill`` trains by; its ``steps`` is the number of steps."""
+def schedule_of(
+    state: CompressionState, options: Training, student: fx.GraphModule | None = None
+) -> Schedule:
+    """Return the schedule that ``distill`` trains by; its ``steps`` is the number of steps.
+
+    ``student`` is what is trained where it is not of the form of the state's model.
+    """
     optimizer: Literal["adamw", "sgd"]
     if options.optimizer == "auto":
         # As such networks are usually trained: transformers with adaptive rates.
-        optimizer = "sgd" if batch_norms(state.model) else "adamw"
+        optimizer = "sgd" if batch_norms(student or state.model) else "adamw"
     else:
         optimizer = options.optimizer
     rate, decay = {"sgd": (0.05, 5e-4), "adamw": (1e-3, 0.0)}[optimizer]
@@ -107,17 +113,12 @@ def distill(
     differ from that of every other training of the stage.
     """
     device = device or training_device()
-    start = digest(student)
     original = clone(original)
     teacher = original if teacher is None else clone(teacher)
     if options.feature_weight == 0:
         fold_batch_norm(teacher)
-    for module in (student, original, teacher):
+    for module in (original, teacher):
         move(module, device)
-    learns = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
-    for name, parameter in student.named_parameters():
-        parameter.requires_grad_(learns[name] and name not in frozen)
-    before = copy.deepcopy(student.state_dict())
 
     def loss_in(*, training: bool) -> Loss:
         return distillation_loss(
@@ -134,19 +135,88 @@ def distill(
             frozen=frozen,
         )
 
-    judge = loss_in(training=False)  # what is deployed has no 16-bit floats
-    held_out = [held_out_loss(state, judge, device)]
     schedule = schedule_of(state, options)
     known = None
     if not self_taught:
         known = teacher_outputs(
-            state, teacher, options, schedule, progress, device=device, title=title
+            state,
+            teacher,
+            options,
+            schedule,
+            progress,
+            device=device,
+            title=title,
+            features=options.feature_weight > 0,
         )
+    return train_student(
+        state,
+        student,
+        options,
+        schedule,
+        loss_in,
+        progress,
+        title=title,
+        known=known,
+        after_step=after_step,
+        carried=carried,
+        batch_statistics=batch_statistics,
+        undo=undo,
+        device=device,
+        frozen=frozen,
+    )
+
+
+class LossIn(Protocol):
+    """Builds a loss when the student is on its device."""
+
+    def __call__(self, *, training: bool) -> Loss:
+        """Return the loss that is trained, or the one that judges the student as deployed."""
+        ...
+
+
+def train_student(
+    state: CompressionState,
+    student: fx.GraphModule,
+    options: Training,
+    schedule: Schedule,
+    loss_in: LossIn,
+    progress: Progress,
+    *,
+    title: str,
+    known: TeacherOutputs | None,
+    device: torch.device,
+    beside: nn.Module | None = None,
+    parts: Mapping[str, Restorable] = MappingProxyType({}),
+    after_step: Callable[[int], None] = lambda _step: None,
+    carried: Mapping[str, Tensor] | None = None,
+    batch_statistics: bool = True,
+    undo: bool = True,
+    frozen: Collection[str] = (),
+) -> dict[str, Any]:
+    """Train ``student`` in place by any loss; return details for the report.
+
+    What ``distill`` says of its arguments holds here too. ``loss_in`` gives the loss to train by,
+    and the one on the calibration samples that decides whether the training is kept. ``known`` are
+    the teacher's outputs where they are stored. ``beside`` has weights that learn with the student
+    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well.
+    """
+    start = digest(student)
+    move(student, device)
+    learns = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(learns[name] and name not in frozen)
+    before = copy.deepcopy(student.state_dict())
+    judge = loss_in(training=False)  # what is deployed has no 16-bit floats
+    held_out = [held_out_loss(state, judge, device)]
     average = None if options.ema is None else _average(student, options.ema)
     passes = Passes(state, options, known, device)
-    parts: dict[str, Restorable] = {"student": student, "passes": passes}
+    kept_parts: dict[str, Restorable] = {"student": student, "passes": passes, **parts}
+    trained = list(student.parameters())
+    if beside is not None:
+        kept_parts["beside"] = beside
+        trained += beside.parameters()
     if average is not None:
-        parts["average"] = average
+        kept_parts["average"] = average
 
     def finish_step(step: int) -> None:
         after_step(step)
@@ -154,7 +224,7 @@ def distill(
             average.update_parameters(student)
 
     history = train(
-        [p for p in student.parameters() if p.requires_grad],
+        [parameter for parameter in trained if parameter.requires_grad],
         loss_in(training=True),
         passes,
         schedule,
@@ -167,7 +237,7 @@ def distill(
         keeper=None
         if state.cache is None or state.key is None
         else Checkpoint(
-            state.cache.partial(state.key), title, start, parts, carried or {}, progress
+            state.cache.partial(state.key), title, start, kept_parts, carried or {}, progress
         ),
     )
     if average is not None:

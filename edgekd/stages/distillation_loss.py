@@ -183,8 +183,8 @@ def _with_teacher(
     """Return the student with its features, and what gives the teacher's outputs and features."""
     original = original if original is not None and taps else teacher
     learner, reference = add_taps(student, original, taps)
-    reference = _folded(reference)
-    separate = None if original is teacher else _folded(teacher)
+    reference = folded(reference)
+    separate = None if original is teacher else folded(teacher)
 
     before = len(output_nodes(original))  # its early exits among them
 
@@ -196,7 +196,7 @@ def _with_teacher(
     return learner, ask
 
 
-def _folded(teacher: fx.GraphModule) -> fx.GraphModule:
+def folded(teacher: fx.GraphModule) -> fx.GraphModule:
     """Return the teacher with folded batch norms; one whose input is tapped stays as it is."""
     if batch_norms(teacher):
         teacher = clone(teacher)
@@ -227,7 +227,7 @@ def valid_tokens(names: Sequence[str], inputs: Inputs) -> Tensor | None:
     return None
 
 
-def run(module: fx.GraphModule, inputs: Inputs) -> list[Tensor]:
+def run(module: Callable[..., object], inputs: Inputs) -> list[Tensor]:
     """Return the outputs in order, those of 16 bits as float32."""
     outputs = output_tensors(module(*inputs))
     return [o.float() if o.dtype in (torch.float16, torch.bfloat16) else o for o in outputs]

@@ -11,7 +11,7 @@ import torch
 
 from edgekd.algorithms.augment import augment_images
 from edgekd.data.loader import Batch, indexed_batches
-from edgekd.recipe import Distill
+from edgekd.recipe import Training
 from edgekd.stages.teacher_cache import TeacherOutputs
 from edgekd.state import CompressionState
 
@@ -26,7 +26,7 @@ class Passes:
     def __init__(
         self,
         state: CompressionState,
-        options: Distill,
+        options: Training,
         known: TeacherOutputs | None,
         device: torch.device,
     ):

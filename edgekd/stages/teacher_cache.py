@@ -9,7 +9,7 @@ others may a kernel add in another order there.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -23,11 +23,12 @@ from edgekd.data.loader import batches
 from edgekd.data.samples import Array, Indices
 from edgekd.graph.program import digest
 from edgekd.progress import Progress
-from edgekd.recipe import Distill
+from edgekd.recipe import Training
 from edgekd.stages.distillation_loss import run
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, Schedule, autocast
 
+Teacher = Callable[..., object]  # from a model's inputs to its outputs
 MAX_BYTES = 2**30  # for one teacher; a larger set of outputs is not put on the user's disk
 
 
@@ -50,28 +51,34 @@ class TeacherOutputs:
 
 def teacher_outputs(
     state: CompressionState,
-    teacher: fx.GraphModule,
-    options: Distill,
+    teacher: Teacher,
+    options: Training,
     schedule: Schedule,
     progress: Progress,
     *,
     device: torch.device,
     title: str,
+    features: bool,
+    identity: str | None = None,
 ) -> TeacherOutputs | None:
     """Return the stored outputs, computed now if they are not there; None where it does not pay.
 
-    It pays if samples are not augmented, no features are asked for, all outputs together take at
-    most ``MAX_BYTES``, and an earlier run has stored them or this one takes more than one pass.
+    It pays if samples are not augmented, no ``features`` are asked for, all outputs together take
+    at most ``MAX_BYTES``, and an earlier run has stored them or this one takes more than one pass.
+    A teacher that is no program needs an ``identity``: a hash of what it computes.
     """
     augmented = options.augment != "none" and state.example[0].ndim == 4
-    if state.cache is None or augmented or options.feature_weight > 0:
+    if state.cache is None or augmented or features:
         return None
+    if identity is None:
+        assert isinstance(teacher, fx.GraphModule)
+        identity = digest(teacher)
     precision = autocast(device, options.mixed_precision)
     examples = _answer(teacher, state.example, device, precision)
     count = len(state.data.train)
     if not _can_be_stored(examples, len(state.example[0]), count):
         return None
-    key = _key(state, teacher, options, device)
+    key = _key(state, identity, options, device)
     if (folder := state.cache.folder(key)) is not None:
         return TeacherOutputs(_open(folder, len(examples)), "reused")
     if schedule.steps <= schedule.steps_per_epoch:
@@ -104,20 +111,18 @@ def _can_be_stored(examples: list[Array], batch: int, count: int) -> bool:
 
 @torch.no_grad()
 def _answer(
-    teacher: fx.GraphModule, inputs: Inputs, device: torch.device, precision: torch.autocast
+    teacher: Teacher, inputs: Inputs, device: torch.device, precision: torch.autocast
 ) -> list[Array]:
     with precision:
         outputs = run(teacher, tuple(tensor.to(device) for tensor in inputs))
     return [output.cpu().numpy() for output in outputs]
 
 
-def _key(
-    state: CompressionState, teacher: fx.GraphModule, options: Distill, device: torch.device
-) -> str:
+def _key(state: CompressionState, identity: str, options: Training, device: torch.device) -> str:
     preprocessing = state.data.preprocessing
     return step_key(
         {
-            "teacher": digest(teacher),
+            "teacher": identity,
             "data": state.data.fingerprints["train"],
             "preprocessing": preprocessing and preprocessing.to_dict(),
             "inputs": [f"{tuple(tensor.shape[1:])} {tensor.dtype}" for tensor in state.example],

@@ -9,6 +9,7 @@ from edgekd.errors import RecipeError
 from edgekd.recipe import (
     Calibration,
     Distill,
+    DistillStage,
     EarlyExitStage,
     LayerBits,
     OperatingPoint,
@@ -23,6 +24,7 @@ from edgekd.recipe import (
     load_recipe,
     recipe_to_yaml,
     with_prune_budget,
+    with_student,
 )
 from edgekd.settings import parse, validate
 
@@ -136,7 +138,7 @@ def test_every_mistake_with_its_path(tmp_path: Path) -> None:
     for mistake in (
         "sed: unknown key (did you mean seed?)",
         "name: ",
-        "stages[0].stage: 'quantise' is not one of prune, sparsify, early_exit, quantize (did ",
+        "stages[0].stage: 'quantise' is not one of distill, prune, sparsify, early_exit, ",
         "stages[1].calibration.samples: should be greater than or equal to 1, not 0",
         "stages[1].calibration.methods: unknown key (did you mean method?)",
         "stages[1].distill.temperature: should be greater than 0, not 0",
@@ -421,3 +423,65 @@ def test_the_recipes_with_early_exits_add_them_to_others() -> None:
     assert (quantize,) == load_recipe("int8-distilled").stages
     prune = load_recipe("pruned-int8-distilled").stages[0]
     assert load_recipe("pruned-early-exit-int8").stages == (prune, exits, quantize)
+
+
+DISTILL, STUDENT = "{stage: distill}", "{stage: distill, student: 'a.py:b'}"
+
+
+@pytest.mark.parametrize(
+    ("stages", "mistake"),
+    [
+        ([QUANTIZE, DISTILL], "stages[1]: distill must come before quantize: distill trains in"),
+        ([SPARSIFY, DISTILL], "stages[1]: distill must come before sparsify: training would fill"),
+        ([EXITS, DISTILL], "stages[1]: distill must come before early_exit: heads learn from the"),
+        ([PRUNE, STUDENT], "stages[1]: distill with a student must be the first stage, since the"),
+    ],
+)
+def test_distillation_comes_first(tmp_path: Path, stages: list[str], mistake: str) -> None:
+    recipe = read_text(tmp_path, f"name: a\nstages: [{', '.join(stages)}]")
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(recipe, load_profile("cpu"))
+    assert mistake in str(caught.value)
+
+
+def test_a_student_learns_in_phases_and_the_model_behind_prune(tmp_path: Path) -> None:
+    for stages in ([STUDENT, DISTILL, PRUNE, DISTILL, SPARSIFY, QUANTIZE], [PRUNE, DISTILL]):
+        recipe = read_text(tmp_path, f"name: a\nstages: [{', '.join(stages)}]")
+        check_recipe(recipe, load_profile("cpu"))
+
+
+def test_a_student_of_the_command_line_takes_the_place_of_the_recipes(tmp_path: Path) -> None:
+    recipe = read_text(tmp_path, f"name: a\nstages: [{STUDENT}, {QUANTIZE}]")
+    first = with_student(recipe, "c.py:d", Path("w.pt")).stages[0]
+    assert isinstance(first, DistillStage)
+    assert (first.student, first.student_weights) == ("c.py:d", "w.pt")
+    first = with_student(recipe, None, Path("w.pt")).stages[0]
+    assert isinstance(first, DistillStage) and first.student == "a.py:b"
+
+    with pytest.raises(RecipeError, match="--student needs a recipe with a distill stage"):
+        with_student(load_recipe("int8-distilled"), "c.py:d", None)
+    with pytest.raises(RecipeError, match="--student-weights needs --student"):
+        with_student(load_recipe("student-distilled"), None, Path("w.pt"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ("losses: []", "'losses' is empty and 'label_weight' 0"),
+        ("student_weights: w.pt", "'student_weights' without 'student'"),
+        ("original_weight: 0", "'original_weight' is 0, and there are no other"),
+        ("losses: [{loss: kll}]", "kll"),
+        ("losses: [{loss: kl, top_k: 3}]", "top_k"),
+    ],
+)
+def test_settings_of_a_distill_stage_that_make_no_sense(
+    tmp_path: Path, keys: str, reason: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_text(tmp_path, f"name: a\nstages: [{{stage: distill, {keys}}}]")
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names_of_files_do_not_decide_what_a_stage_makes() -> None:
+    one, other = (DistillStage(stage="distill", student=f"{x}.py:f") for x in "ab")
+    assert one.content() == other.content() != DistillStage(stage="distill").content()

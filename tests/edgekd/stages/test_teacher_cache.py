@@ -67,6 +67,7 @@ def status(state: CompressionState, cache: StepCache, **changed: Any) -> tuple[s
         Silent(),
         device=CPU,
         title="t",
+        features=options.feature_weight > 0,
     )
     return ("unused", 0) if found is None else (found.status, found.size)
 

@@ -1,0 +1,1 @@
+"""What a ``distill`` stage learns by: losses by name, what they compare, and further teachers."""

@@ -1,0 +1,115 @@
+"""From the losses that a recipe names to terms for a pair of networks, wrong pairings refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import fx
+
+from edgekd import loss_settings as settings
+from edgekd.algorithms.standardized_kl import MIN_CLASSES
+from edgekd.distillation import feature_losses as features
+from edgekd.distillation import logit_losses as logits
+from edgekd.distillation.pairing import Place, block_places, named_places, pair_places
+from edgekd.distillation.term import Pairing, Term
+from edgekd.loss_settings import LossSettings
+
+_CLASSES = "class logits with integer labels that index them"
+
+# What a term is made of: the settings alone, or the two networks too.
+ALONE: dict[type[Any], Callable[[Any], Term]] = {
+    settings.Kl: logits.kl,
+    settings.RelativeMse: logits.mse,
+    settings.SmoothL1: logits.smooth_l1,
+    settings.StandardizedKl: logits.standardized,
+    settings.PlackettLuce: logits.plackett_luce_term,
+    settings.Sinkhorn: logits.sinkhorn_term,
+    settings.BalancedKl: logits.balanced,
+    settings.Ssld: logits.ssld_term,
+    settings.Meal: logits.meal_term,
+    settings.Repeated: logits.repeated,
+    settings.MarginPreserving: logits.margin,
+    settings.LabelTrust: logits.trust,
+}
+PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
+    settings.Cosine: logits.cosine,
+    settings.TopKKl: logits.top_k,
+    settings.Taid: logits.taid_term,
+    settings.DualHead: features.dual_head_term,
+    settings.Hint: features.hint,
+    settings.SquareHead: features.squarehead,
+    settings.AttentionTransfer: features.attention_transfer_term,
+    settings.Relational: features.relational,
+    settings.MutualInformation: features.mutual_information_term,
+    settings.ScaleKd: features.scale_kd_term,
+    settings.OneForAll: features.one_for_all_term,
+    settings.TokenGraph: features.token_graph_term,
+    settings.ChannelWise: features.channel_wise,
+}
+# Where tensors in between are compared if the recipe names no layers.
+PLACES: dict[type[Any], Literal["stages", "last"]] = {
+    settings.DualHead: "last",
+    settings.Hint: "stages",
+    settings.SquareHead: "stages",
+    settings.AttentionTransfer: "stages",
+    settings.Relational: "last",
+    settings.MutualInformation: "last",
+    settings.ScaleKd: "last",
+    settings.OneForAll: "stages",
+    settings.TokenGraph: "last",
+    settings.ChannelWise: "last",
+}
+
+
+def build_term(options: LossSettings, pair: Pairing) -> Term:
+    """Return the term of one loss.
+
+    Raises ValueError, with the reason, for networks that the loss cannot compare.
+    """
+    kind = type(options)
+    return ALONE[kind](options) if kind in ALONE else PAIRED[kind](options, pair)
+
+
+def places_of(
+    options: LossSettings, student: fx.GraphModule, teacher: fx.GraphModule
+) -> list[tuple[Place, Place]]:
+    """Return where a loss compares tensors in between: none for one on outputs.
+
+    Raises ValueError, with the reason, where there is nothing to compare.
+    """
+    where = PLACES.get(type(options))
+    if where is None:
+        return []
+    if layers := getattr(options, "layers", ()):
+        return named_places(student, teacher, layers)
+    for whose, module in (("student", student), ("teacher", teacher)):
+        if not block_places(module):
+            raise ValueError(
+                f"it compares what lies between blocks, and the {whose} cannot be cut into blocks; "
+                "name modules under 'layers'"
+            )
+    found = pair_places(block_places(student), block_places(teacher))
+    return found[-1:] if where == "last" else found
+
+
+def check_needs(term: Term, pair: Pairing, *, teachers: int) -> None:
+    """Raise ValueError, with the reason, where a term does not have what it needs.
+
+    Labels come with class logits: without them edgekd does not know what an output means.
+    """
+    classes = pair.student.classes
+    reasons = {
+        "classes": None if classes else f"it needs {_CLASSES}; use 'mse'",
+        "labels": None if classes else f"it needs {_CLASSES}",
+        "three-classes": None
+        if classes >= MIN_CLASSES
+        else f"it needs {MIN_CLASSES} classes or more, since {classes} standardised logits are "
+        "always the same numbers; use 'kl'",
+        "several-teachers": None
+        if teachers > 1
+        else "it averages several teachers; name others under 'teachers'",
+    }
+    for need in sorted(term.needs):
+        if (reason := reasons.get(need)) is not None:
+            raise ValueError(reason)

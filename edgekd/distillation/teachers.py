@@ -1,0 +1,126 @@
+"""Teachers beside the original: files of which only the outputs are known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import Tensor
+
+from edgekd.algorithms.several_teachers import ensemble_logits
+from edgekd.errors import BundleError, ModelError
+from edgekd.graph.program import output_tensors, to_module
+from edgekd.model.load import open_model
+from edgekd.model.program import LoadedModel, to_program
+from edgekd.model.user_code import first_line
+from edgekd.runtime.onnx_file import check_onnx
+from edgekd.runtime.options import session_options
+
+Inputs = tuple[Tensor, ...]
+Predict = Callable[[Inputs], Tensor]  # the first output, float32, on the CPU
+
+
+@dataclass(frozen=True)
+class BlackBox:
+    """A frozen teacher: ``predict`` gives its first output for inputs on any device."""
+
+    file: str
+    sha256: str
+    predict: Predict
+
+
+def open_teacher(path: Path, model: LoadedModel) -> BlackBox:
+    """Open an ONNX model or a .pt2 file as a teacher beside ``model``.
+
+    Inputs are given by position. Raises ModelError for a file that cannot be used, and for a first
+    output of another shape than that of ``model``.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"teacher {path} cannot be read: {error.strerror or error}") from None
+    is_onnx = path.suffix == ".onnx"
+    predict = _onnx(path, content, model) if is_onnx else _program(path, model)
+    wanted = tuple(size or len(model.example[0]) for size in model.spec.outputs[0].shape)
+    try:
+        found = predict(model.example)
+    except ModelError:
+        raise
+    except Exception as error:  # of torch or ONNX Runtime, whose errors have no common base
+        raise ModelError(
+            f"teacher {path.name} does not run on the model's inputs ({first_line(error)}): it "
+            "needs the same inputs in the same order"
+        ) from error
+    if tuple(found.shape) != wanted:
+        raise ModelError(
+            f"teacher {path.name} gives {tuple(found.shape)[1:]} a sample, the model {wanted[1:]}: "
+            "averaging needs the same outputs"
+        )
+    return BlackBox(str(path), hashlib.sha256(content).hexdigest(), predict)
+
+
+def _onnx(path: Path, content: bytes, model: LoadedModel) -> Predict:
+    try:
+        check_onnx(content, path.name)
+    except BundleError as error:
+        raise ModelError(f"teacher {str(error).partition(';')[0]}; give one file") from None
+    try:
+        session = onnxruntime.InferenceSession(
+            content, session_options("onnxruntime"), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        raise ModelError(f"teacher {path.name} cannot be loaded: {first_line(error)}") from error
+    names = [entry.name for entry in session.get_inputs()]
+    if len(names) != len(model.spec.inputs):
+        raise ModelError(
+            f"teacher {path.name} has {len(names)} inputs, the model {len(model.spec.inputs)}"
+        )
+    first = session.get_outputs()[0].name
+
+    def predict(inputs: Inputs) -> Tensor:
+        feed = {name: x.cpu().numpy() for name, x in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run([first], feed)[0]).float()
+
+    return predict
+
+
+def _program(path: Path, model: LoadedModel) -> Predict:
+    opened = open_model(path)
+    if opened.program is None:
+        raise ModelError(f"teacher {path.name} is no .pt2 or ONNX file; save it as one of them")
+    module = to_module(to_program(opened, model.example).program)
+
+    @torch.no_grad()
+    def predict(inputs: Inputs) -> Tensor:
+        return output_tensors(module(*(x.cpu() for x in inputs)))[0].float()
+
+    return predict
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Several teachers as one: the original and ``others``, each with a weight.
+
+    ``temperatures`` has one for the original and for each of the others, in that order. Class
+    probabilities are averaged; of other outputs the numbers themselves.
+    """
+
+    others: Sequence[tuple[BlackBox, float]]
+    own_weight: float
+    classification: bool
+    temperatures: Sequence[float] | None = None
+
+    def combine(self, own: Tensor, inputs: Inputs) -> Tensor:
+        """Return what all teachers answer together, from the original's own first output."""
+        if not self.others:
+            return own
+        answers = [own, *(box.predict(inputs).to(own.device) for box, _ in self.others)]
+        weights = [self.own_weight, *(weight for _, weight in self.others)]
+        if self.classification:
+            return ensemble_logits(answers, weights=weights, temperatures=self.temperatures)
+        total = torch.stack([w * x for w, x in zip(weights, answers, strict=True)]).sum(0)
+        return total / sum(weights)

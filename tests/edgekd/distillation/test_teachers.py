@@ -1,0 +1,79 @@
+"""Further teachers: files that only answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.distillation.teachers import BlackBox, Panel, open_teacher
+from edgekd.errors import ModelError
+from edgekd.export.onnx import export_onnx
+from edgekd.graph.program import to_module
+from edgekd.model.load import OpenedModel
+from edgekd.model.program import LoadedModel, to_program
+from edgekd.model.save import save_model
+
+EXAMPLE = (torch.zeros(2, 6),)
+
+
+def loaded(outputs: int = 3) -> LoadedModel:
+    torch.manual_seed(outputs)
+    return to_program(OpenedModel("x", nn.Linear(6, outputs).eval(), None, "", {}), EXAMPLE)
+
+
+def onnx_file(model: LoadedModel, path: Path) -> Path:
+    path.write_bytes(export_onnx(to_module(model.program), EXAMPLE, model.spec, opset=17))
+    return path
+
+
+def test_both_kinds_of_files_answer_as_the_network(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    net, x = nn.Linear(6, 3).eval(), torch.randn(4, 6)
+    save_model(net, EXAMPLE[0], tmp_path / "t.pt2")
+    wanted = to_program(OpenedModel("x", net, None, "", {}), EXAMPLE)
+    files = [tmp_path / "t.pt2", onnx_file(wanted, tmp_path / "t.onnx")]
+    for box in (open_teacher(path, loaded()) for path in files):
+        torch.testing.assert_close(box.predict((x,)), net(x).detach())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"no model", "is no ONNX model"),
+        (4, r"gives (4,) a sample, the model (3,): averaging needs the same outputs"),
+    ],
+)
+def test_files_that_cannot_teach(tmp_path: Path, content: bytes | int | None, reason: str) -> None:
+    path = tmp_path / "t.onnx"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        onnx_file(loaded(content), path)
+    with pytest.raises(ModelError) as caught:
+        open_teacher(path, loaded())
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def box(answer: Tensor) -> BlackBox:
+    return BlackBox("x", "", lambda _: answer)
+
+
+def test_probabilities_are_averaged_and_not_logits() -> None:
+    own, other = torch.tensor([[0.0, 0.0]]), torch.tensor([[100.0, 0.0]])
+    panel = Panel([(box(other), 1.0)], 3.0, classification=True)
+    found = panel.combine(own, EXAMPLE).softmax(-1)
+    torch.testing.assert_close(found, torch.tensor([[0.625, 0.375]]))
+
+
+def test_other_outputs_are_averaged_as_numbers() -> None:
+    panel = Panel([(box(torch.tensor([[4.0]])), 1.0)], 3.0, classification=False)
+    assert panel.combine(torch.tensor([[0.0]]), EXAMPLE).item() == 1.0
+
+
+def test_one_teacher_is_itself() -> None:
+    own = torch.tensor([[5.0, 1.0]])
+    assert Panel((), 1.0, classification=True).combine(own, EXAMPLE) is own
