@@ -30,7 +30,7 @@ ROWS = (
     {"export"},
     {"predict"},
     {"prune"},
-    {"training"},
+    {"advice", "training"},
     {"state"},
     {"stages"},
     {"job"},
