@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, assert_never
 
-import torch
-from torch import Tensor
-
 from edgekd import __version__
 from edgekd.bench.machine import fingerprint, why_not_here
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
+from edgekd.data.example import example_batch
 from edgekd.data.exit_samples import with_exit_samples
 from edgekd.data.fit import check_fit, check_ids, shape_text
 from edgekd.data.samples import StoredSamples
@@ -293,7 +290,7 @@ def complete(draft: Draft, progress: Progress) -> Job:
         unlabeled=request.unlabeled,
     )
     opened = draft.opened
-    loaded = to_program(opened, example_from_program(opened) or _example(data, opened))
+    loaded = to_program(opened, example_from_program(opened) or example_batch(data, opened))
     data = data.bind([tensor.name for tensor in loaded.spec.inputs])
     check_fit(data, loaded.spec, request.input_shape)
     check_ids(data, table_sizes(loaded.program, loaded.spec))
@@ -415,16 +412,6 @@ def _samples(stage: Stage) -> int:
             return 512  # they judge whether a training helped
         case _:
             assert_never(stage)
-
-
-def _example(data: Dataset, opened: OpenedModel) -> tuple[Tensor, ...]:
-    """Return an example batch in the order of forward's arguments, where the data names them."""
-    arrays = data.example()
-    assert opened.module is not None  # a program brings its own example
-    arguments = list(inspect.signature(opened.module.forward).parameters)
-    if set(arrays) <= set(arguments):
-        arrays = {name: arrays[name] for name in arguments if name in arrays}
-    return tuple(map(torch.from_numpy, arrays.values()))
 
 
 def versions() -> dict[str, str]:

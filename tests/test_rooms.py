@@ -30,7 +30,7 @@ ROWS = (
     {"export"},
     {"predict"},
     {"prune"},
-    {"distillation", "training"},
+    {"advice", "distillation", "training"},
     {"state"},
     {"stages"},
     {"job"},

@@ -29,6 +29,7 @@ from edgekd_cli import (
     compress,
     demo,
     deploy,
+    distill_advice,
     doctor,
     evaluate,
     gate,
@@ -60,6 +61,7 @@ app.command("eval")(evaluate.run)
 app.command("bench")(bench.run)
 app.command("gate")(gate.run)
 app.command("predict")(predict.run)
+app.command("distill-advice")(distill_advice.run)
 app.command("inspect")(inspect.run)
 app.add_typer(deploy.app, name="deploy")
 app.command("keygen")(sign.keygen)

@@ -8,7 +8,7 @@ Things?", ICLR 2021, arXiv 2010.15327, equations 2 and 3. A measurement, not a l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +48,35 @@ def minibatch_cka(batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     return _ratio(*sums)
 
 
+def cka_table(batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor]]]) -> list[list[float]]:
+    """Return ``minibatch_cka`` of every feature of one network with every one of another.
+
+    Args:
+        batches: for each, the features of both networks for the same samples, n >= 4; the same
+            number of features in every batch.
+
+    Row i, column j compares feature i of the first network with feature j of the second. Each
+    feature's Gram matrix is computed once. Raises ValueError as ``minibatch_cka`` does.
+    """
+    sums: list[Tensor] = []
+    for sides in batches:
+        first, second = ([_gram_of(x, least=4) for x in side] for side in sides)
+        if len({len(gram) for gram in (*first, *second)}) > 1:
+            raise ValueError("CKA needs the same samples for all features")
+        found = [
+            _float64([[unbiased_hsic(k, g) for g in second] for k in first]),
+            *(_float64([unbiased_hsic(k, k) for k in side]) for side in (first, second)),
+        ]
+        sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+    if not sums:
+        raise ValueError("CKA needs one batch or more")
+    table, rows, columns = (total.tolist() for total in sums)
+    return [
+        [_ratio(value, row, column) for value, column in zip(values, columns, strict=True)]
+        for values, row in zip(table, rows, strict=True)
+    ]
+
+
 def unbiased_hsic(first: Tensor, second: Tensor) -> float:
     """Return the unbiased estimate of HSIC from two Gram matrices ``(n, n)``, n >= 4.
 
@@ -67,8 +96,14 @@ def _gram(x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Return the centred features' Gram matrices in float64; centring leaves HSIC as it is."""
     if len(x) != len(y) or len(x) < least:
         raise ValueError(f"CKA needs {least} samples or more, the same for both features")
-    first, second = _centred(x), _centred(y)
-    return first @ first.T, second @ second.T
+    return _gram_of(x, least), _gram_of(y, least)
+
+
+def _gram_of(x: Tensor, least: int) -> Tensor:
+    if len(x) < least:
+        raise ValueError(f"CKA needs {least} samples or more, not {len(x)}")
+    centred = _centred(x)
+    return centred @ centred.T
 
 
 def _centred(feature: Tensor) -> Tensor:
@@ -77,6 +112,10 @@ def _centred(feature: Tensor) -> Tensor:
     # What rounding leaves of a constant is no feature.
     constant = centred.square().sum() <= 1e-24 * feature.square().sum()
     return torch.zeros_like(centred) if constant else centred
+
+
+def _float64(values: list[list[float]] | list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _pairs(first: Tensor, second: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:

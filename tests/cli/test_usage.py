@@ -14,6 +14,7 @@ COMMANDS = (
     "bench",
     "gate",
     "predict",
+    "distill-advice",
     "inspect",
     "build",
     "keygen",

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import samples
 
-from edgekd.algorithms.cka import linear_cka, minibatch_cka, unbiased_hsic
+from edgekd.algorithms.cka import cka_table, linear_cka, minibatch_cka, unbiased_hsic
 
 
 def vectors(count: int, channels: int, seed: int = 0) -> torch.Tensor:
@@ -89,3 +89,24 @@ def test_maps_count_as_features_constants_as_unlike_and_few_samples_are_refused(
         linear_cka(samples(5, 2), samples(6, 2))
     with pytest.raises(ValueError, match="one batch"):
         minibatch_cka([])
+
+
+def test_a_table_has_the_same_numbers_as_pairs_one_by_one() -> None:
+    batches = [
+        ([vectors(n, 3, n), vectors(n, 5, n + 1)], [vectors(n, d, n + d) for d in (2, 4, 7)])
+        for n in (6, 9)
+    ]
+    table = cka_table(batches)
+    for i in range(2):
+        for j in range(3):
+            pairs = [(first[i], second[j]) for first, second in batches]
+            assert table[i][j] == pytest.approx(minibatch_cka(pairs), abs=1e-12)
+
+
+def test_a_table_refuses_what_it_cannot_compare() -> None:
+    with pytest.raises(ValueError, match="one batch or more"):
+        cka_table([])
+    with pytest.raises(ValueError, match="same samples"):
+        cka_table([([vectors(5, 2)], [vectors(6, 2)])])
+    with pytest.raises(ValueError, match="4 samples or more, not 3"):
+        cka_table([([vectors(3, 2)], [vectors(3, 2)])])
