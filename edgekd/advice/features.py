@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,7 +154,6 @@ def compare(pair: Pair, seed: int, progress: Progress) -> list[Match]:
     return matches
 
 
-@torch.no_grad()
 def _batches(
     pair: Pair,
     own: list[Feature],
@@ -162,7 +161,11 @@ def _batches(
     copies: int,
     seed: int,
     progress: Progress,
-) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+) -> Iterator[tuple[Iterable[Tensor], Iterable[Tensor]]]:
+    """Yield features of the student and its copies, and of the teacher.
+
+    One network runs when its features are read, so that never more than one's are in memory.
+    """
     names = [feature.node for feature in own]
     first = pair.student.module
     learners = [first, *(untrained(first, seed + i) for i in range(copies))]
@@ -174,6 +177,12 @@ def _batches(
         for batch in indices:
             inputs, _ = pair.student.inputs(samples, batch)
             theirs, _ = pair.teacher.inputs(samples, batch)
-            found = [t for module in tapped for t in output_tensors(module(*inputs))[-len(own) :]]
-            yield found, list(output_tensors(reference(*theirs))[-len(others) :])
+            found = (feature for module in tapped for feature in _run(module, inputs, len(own)))
+            yield found, _run(reference, theirs, len(others))
             advance(1)
+
+
+@torch.no_grad()
+def _run(module: fx.GraphModule, inputs: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
+    """Return the last ``count`` outputs."""
+    return output_tensors(module(*inputs))[-count:]

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgekd.advice.pair import Network, batches
+from edgekd.advice.pair import BATCH, Network, batches
 from edgekd.algorithms.temperature import fit_temperature
 from edgekd.data.samples import NO_LABEL, Array, Samples
 from edgekd.data.source import Dataset
 from edgekd.errors import DataError
 from edgekd.graph.program import output_tensors
 from edgekd.metrics import expected_calibration_error
-from edgekd.progress import Progress
+from edgekd.progress import Progress, Silent
 
 Task = Literal["classes", "dense", "numbers"]
 
@@ -59,7 +59,8 @@ class TeacherQuality:
 def find_task(teacher: Network) -> Task:
     """Tell what the teacher's first output is, from its shape and the data's targets.
 
-    Without labels two axes are taken for class logits. Raises DataError for labels of classes that
+    Without labels two axes are taken for class logits, unless all rows have the length 1, as
+    embeddings have that are compared by angle. Raises DataError for labels of classes that
     the teacher does not have.
     """
     shape = teacher.spec.outputs[0].shape
@@ -68,8 +69,10 @@ def find_task(teacher: Network) -> Task:
         return "dense"
     if len(shape) != 2 or (targets is not None and targets.dtype.kind == "f"):
         return "numbers"
-    if targets is None or targets.ndim != 1:
-        return "numbers" if shape[1] == 1 or targets is not None else "classes"
+    if targets is None:
+        return "numbers" if shape[1] == 1 or _has_unit_length(teacher) else "classes"
+    if targets.ndim != 1:
+        return "numbers"
     known = targets[targets != NO_LABEL]
     if len(known) and (known.min() < 0 or known.max() >= (shape[1] or 0)):
         raise DataError(
@@ -169,6 +172,11 @@ def run(
                 targets.append(expected)
             advance(1)
     return np.concatenate(outputs), np.concatenate(targets) if targets else None
+
+
+def _has_unit_length(teacher: Network) -> bool:
+    outputs, _ = run(teacher, teacher.data.calibration, BATCH, "", Silent())
+    return bool(np.allclose(np.linalg.norm(outputs, axis=1), 1, atol=1e-3))
 
 
 def _targets(data: Dataset) -> Array | None:

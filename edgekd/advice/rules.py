@@ -92,9 +92,9 @@ def _without_labels(found: Findings) -> Advice | None:
     if labels.suspect is not None and labels.suspect > SUSPECT:
         return Advice(
             "instead",
-            "the teacher's probabilities alone, without the labels",
-            f"{_percent(labels.suspect)} of the labels are likely wrong, and the teacher's "
-            "probabilities guide a student past such labels",
+            "the teacher's probabilities with the larger weight, or alone",
+            f"{_percent(labels.suspect)} of the labels are likely wrong; the answers of a teacher "
+            "that learned from cleaner ones hedge that risk",
             (sources.NOISY, sources.CONFIDENT, sources.SSLD),
             "ssld",
             "ssld",
@@ -119,10 +119,10 @@ def _numbers(found: Findings) -> Advice | None:
         return None
     return Advice(
         "base",
-        "the squared error to the teacher's output",
-        "the output is no class logits, so there are no probabilities to compare; the squared "
-        "error is what KL becomes at high temperatures (section 2.1)",
-        (sources.HINTON,),
+        "the distance to the teacher's output, beside the truth where there is one, and most where "
+        "the teacher is close to it",
+        "the output is no class logits: there are no probabilities that tell more than an answer",
+        (sources.REGRESSION,),
         "mse",
         "kd_loss",
     )

@@ -22,6 +22,10 @@ HINTON = Source("Hinton et al. 2015, Distilling the Knowledge in a Neural Networ
 FITNETS = Source("Romero et al., ICLR 2015, FitNets", "1412.6550")
 GUO = Source("Guo et al., ICML 2017, On Calibration of Modern Neural Networks", "1706.04599")
 NOISY = Source("Li et al., ICCV 2017, Learning from Noisy Labels with Distillation", "1703.02391")
+REGRESSION = Source(
+    "Saputra et al., ICCV 2019, Distilling Knowledge from a Deep Pose Regressor Network",
+    "1908.00858",
+)
 BORN_AGAIN = Source("Furlanello et al., ICML 2018, Born-Again Neural Networks", "1805.04770")
 EFFICACY = Source(
     "Cho and Hariharan, ICCV 2019, On the Efficacy of Knowledge Distillation", "1910.01348"

@@ -8,7 +8,7 @@ Things?", ICLR 2021, arXiv 2010.15327, equations 2 and 3. A measurement, not a l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -48,12 +48,12 @@ def minibatch_cka(batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     return _ratio(*sums)
 
 
-def cka_table(batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor]]]) -> list[list[float]]:
+def cka_table(batches: Iterable[tuple[Iterable[Tensor], Iterable[Tensor]]]) -> list[list[float]]:
     """Return ``minibatch_cka`` of every feature of one network with every one of another.
 
     Args:
         batches: for each, the features of both networks for the same samples, n >= 4; the same
-            number of features in every batch.
+            number of features in every batch. Each feature is read once, the first network's first.
 
     Row i, column j compares feature i of the first network with feature j of the second. Each
     feature's Gram matrix is computed once. Raises ValueError as ``minibatch_cka`` does.

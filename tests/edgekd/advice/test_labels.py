@@ -85,6 +85,16 @@ def test_other_tasks_are_told_by_shapes_and_targets(tmp_path: Path) -> None:
     assert judge_labels(teacher, "dense", 10, Silent()).classes is None
 
 
+class Unit(Cnn):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(super().forward(x), dim=1)
+
+
+def test_rows_of_length_one_are_embeddings(tmp_path: Path) -> None:
+    teacher = open_pair(write_pair(tmp_path, build(Unit), build(Cnn), y=None)).teacher
+    assert find_task(teacher) == "numbers"
+
+
 def test_labels_of_other_classes_are_refused(tmp_path: Path) -> None:
     labels = np.arange(120) % 5
     teacher = open_pair(write_pair(tmp_path, build(Cnn), build(Cnn), y=labels)).teacher
