@@ -18,7 +18,6 @@ Every finished cell is stored in the file of ``--results``; the same command goe
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from benchmarks.cells import Cell, Cells
 from benchmarks.jobs import (
     add_model_options,
     open_job,
@@ -66,7 +66,6 @@ LOSSES: dict[str, dict[str, Any]] = {
 DENSE = "dense"
 PLAIN = "+ logit KD"  # what a step's time is compared with
 WHOLE = "+ SquareHead"  # what INT8 goes on top of
-Cell = dict[str, float]
 
 
 def main() -> None:
@@ -75,7 +74,7 @@ def main() -> None:
     if options.memory_of is not None:
         print_peak_memory(_step(state_of(open_job(options, 0)), options, options.memory_of))
         return
-    cells = _Cells(options.results)
+    cells = Cells(options.results)
     _print_quality(options, cells)
     if options.rounds:
         _print_costs(options)
@@ -96,26 +95,6 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class _Cells:
-    """Finished cells by name, kept in a file where one is given."""
-
-    def __init__(self, path: Path | None):
-        self.path = path
-        self.known: dict[str, Cell] = {}
-        if path is not None and path.exists():
-            self.known = json.loads(path.read_text("utf-8"))
-
-    def get(self, name: str, make: Callable[[], dict[str, Cell]]) -> Cell:
-        """Return the cell; where it is missing, ``make`` gives it, and others with it."""
-        if name not in self.known:
-            self.known |= make()
-            if self.path is not None:
-                partial = self.path.with_suffix(".partial")
-                partial.write_text(json.dumps(self.known, indent=1), "utf-8")
-                partial.replace(self.path)
-        return self.known[name]
-
-
 def _recovery(options: argparse.Namespace, loss: str) -> Recovery:
     return Recovery(
         **LOSSES[loss],
@@ -127,7 +106,7 @@ def _recovery(options: argparse.Namespace, loss: str) -> Recovery:
     )
 
 
-def _print_quality(options: argparse.Namespace, cells: _Cells) -> None:
+def _print_quality(options: argparse.Namespace, cells: Cells) -> None:
     print(
         f"{options.model.name}: {options.steps} steps of {options.batch_size}, learning rate "
         f"{options.learning_rate or 'auto'}, {options.seeds} seed(s)\n"
@@ -148,7 +127,7 @@ def _print_quality(options: argparse.Namespace, cells: _Cells) -> None:
 
 
 def _over_seeds(
-    options: argparse.Namespace, cells: _Cells, name: str, pattern: str | None, loss: str | None
+    options: argparse.Namespace, cells: Cells, name: str, pattern: str | None, loss: str | None
 ) -> list[Cell]:
     settings = f"{options.model.name}, {options.steps} x {options.batch_size}"
     settings += f", {options.learning_rate or 'auto'}, {options.augment}"

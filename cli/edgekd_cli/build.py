@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgekd_cli.console import open_progress
+from edgekd_cli.engines import show_engine
 from edgekd_cli.options import Json, SshConfig
-from edgekd_cli.output import percent, show_json, show_line, show_table
+from edgekd_cli.output import show_json, show_line
 
 if TYPE_CHECKING:
     from edgekd.bench.place import Place
@@ -155,59 +156,9 @@ def _check_target(bundle: Path, target: str) -> None:
 
 
 def _show(result: Building) -> None:
-    entry = result.entry
-    capabilities = ", ".join(entry["compute_capabilities"])
-    typed = "strongly typed" if entry["build"]["strongly_typed"] else "types chosen by TensorRT"
-    show_line(
-        f"{entry['file'] or 'engine, not kept'}: {entry['binding']} {entry['version']}, compute "
-        f"capability {capabilities}, {typed}, {entry['build']['seconds']:.1f} s, of {entry['onnx']}"
-    )
-    if entry["verification"] is not None:
-        _show_verification(entry["verification"])
-    if entry["layers"] is not None:
-        _show_layers(entry["layers"])
-    if entry["latency"]:
-        show_table(("shapes", "CUDA graph", ">median", ">90 %", ">99 %"), _rows(entry["latency"]))
-    for warning in entry["build"]["warnings"]:
-        show_line(f"TensorRT: {warning}")
+    show_engine(result.entry)
     for note in result.notes:
         show_line(note)
-
-
-def _show_verification(found: dict[str, Any]) -> None:
-    agreement = "" if found["agreement"] is None else f"agreement {percent(found['agreement'])}, "
-    if found["relative_error"] is None:
-        show_line(f"verified: {agreement}but numbers that are not finite")
-        return
-    show_line(
-        f"verified: {agreement}relative error {found['relative_error']:.4f} (at most "
-        f"{found['tolerance']:g}), largest difference {found['largest_difference']:.3g}, on "
-        f"{found['samples']} {found['inputs']} samples"
-    )
-
-
-def _show_layers(layers: dict[str, Any]) -> None:
-    counts = ", ".join(f"{count} {name}" for name, count in layers["precisions"].items())
-    show_line(f"layers: {layers['count']} ({counts})")
-    for name, precision in layers["fallbacks"].items():
-        show_line(f"not on integers: {name} runs in {precision}")
-    if layers["unseen"]:
-        show_line(
-            f"not told by TensorRT: the precision of {len(layers['unseen'])} quantized layers, "
-            f"{', '.join(layers['unseen'])}"
-        )
-
-
-def _rows(latency: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    rows = []
-    for entry in latency:
-        shapes = ", ".join("x".join(map(str, shape)) for shape in entry["shapes"].values())
-        for kind, key in (("no", "without_graph"), ("yes", "with_graph")):
-            times = entry[key]
-            if times is not None:
-                cells = (times["median_ms"], times["p90_ms"], times["p99_ms"])
-                rows.append((shapes, kind, *("-" if t is None else f"{t:.3f} ms" for t in cells)))
-    return rows
 
 
 def _refusal(bundle: Path, result: Building) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekd_cli.engines import show_engine
 from edgekd_cli.exits import show_segments
 from edgekd_cli.options import Json
 from edgekd_cli.output import show_json, show_line, show_table, size
@@ -32,6 +33,10 @@ def run(
         return
     _show_interface(manifest)
     _show_files(manifest)
+    for entry in manifest.data.get("engines") or ():
+        show_engine(entry)
+        if entry.get("not_run"):
+            show_line(f"built, not run: {entry['not_run']}")
     show_segments(manifest.data)
     show_result(manifest.data)
     _show_layers(manifest.data)

@@ -41,7 +41,8 @@ def augment_plan(
 
     Args:
         indices: of samples in the data set, ``(N,)``, 0 and up.
-        seed: of the epoch, 0 and up, below 2^64; K seeds in turn make K stored sets of a teacher's outputs.
+        seed: of the epoch, 0 and up, below 2^64. K seeds that take turns make K sets of a
+            teacher's outputs to store.
         height: of the images, in pixels.
         width: of the images.
         kind: ``none``, ``crop`` (shift only) or ``crop-flip``.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from edgekd.algorithms.precision import wide
 
 
 def matched(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -15,17 +16,12 @@ def matched(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.shape != teacher.shape:
         found, expected = tuple(student.shape), tuple(teacher.shape)
         raise ValueError(f"logits of student and teacher differ in shape: {found}, {expected}")
-    return widened(student), widened(teacher.detach())
-
-
-def widened(x: Tensor) -> Tensor:
-    """Return ``x`` in float32, or as it is if it is float64."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return wide(student), wide(teacher.detach())
 
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Return ``log softmax(logits / T)`` over the last axis, in float32 or better."""
-    return F.log_softmax(widened(logits) / temperature, dim=-1)
+    return F.log_softmax(wide(logits) / temperature, dim=-1)
 
 
 def soft_cross_entropy(student_logits: Tensor, targets: Tensor) -> Tensor:
@@ -35,7 +31,7 @@ def soft_cross_entropy(student_logits: Tensor, targets: Tensor) -> Tensor:
         student_logits: ``(..., C)``.
         targets: probabilities q ``(..., C)``; no gradient flows into them.
     """
-    per_sample = -(widened(targets.detach()) * log_probabilities(student_logits)).sum(-1)
+    per_sample = -(wide(targets.detach()) * log_probabilities(student_logits)).sum(-1)
     return per_sample.mean()
 
 
@@ -48,7 +44,7 @@ def label_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = -
         ignore_index: the label of samples without one.
     """
     labelled = labels != ignore_index
-    each = F.cross_entropy(widened(logits), labels, reduction="none", ignore_index=ignore_index)
+    each = F.cross_entropy(wide(logits), labels, reduction="none", ignore_index=ignore_index)
     return each.sum() / labelled.sum().clamp_min(1)
 
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.algorithms.cross_entropy import label_mask, log_probabilities, matched, widened
+from edgekd.algorithms.cross_entropy import label_mask, log_probabilities, matched
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"classes", "labels"})
 
@@ -45,7 +46,7 @@ def adapted_targets(
     """
     if not 0 <= lowest <= middle or lowest > highest:
         raise ValueError(f"bands of confidence {lowest}, {middle}, {highest} are out of order")
-    probabilities = widened(teacher_probabilities.detach())
+    probabilities = wide(teacher_probabilities.detach())
     classes = probabilities.shape[-1]
     sure = probabilities.amax(-1)
     kept = (sure >= lowest) & (sure <= highest)

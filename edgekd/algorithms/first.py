@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from edgekd.algorithms.cross_entropy import log_probabilities, widened
+from edgekd.algorithms.cross_entropy import log_probabilities
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"classes"})
 
@@ -30,11 +31,11 @@ def smoothed_top(probabilities: Tensor, smoothing: float = 0.1) -> Tensor:
     The released code does this to logarithms, and to the student's as well; here it is done to the
     teacher's probabilities, as the paper says.
     """
-    stored = widened(probabilities.detach())
+    stored = wide(probabilities.detach())
     others = stored.shape[-1] - 1
     # first - d >= second + d / (k - 1)
     room = (stored[..., :1] - stored[..., 1:2]) * others / (others + 1)
-    moved = room.clamp(0, smoothing)
+    moved = room.clamp_max(smoothing)
     return torch.cat([stored[..., :1] - moved, stored[..., 1:] + moved / others], dim=-1)
 
 
@@ -69,7 +70,7 @@ def first_loss(
 
     The paper's sum is over tokens and divided by sequences; this is the mean over rows.
     """
-    stored = widened(probabilities.detach())
+    stored = wide(probabilities.detach())
     found = log_probabilities(student_logits).gather(-1, indices).exp()
     if rest:
         stored, found = _with_rest(stored), _with_rest(found)

@@ -27,8 +27,9 @@ def generic_loss(student: Tensor, teacher: Tensor, *, beta: float = 2.0) -> Tens
 
     Source: Huang et al., "Generic-to-Specific Distillation of Masked Autoencoders" (G2SD), CVPR
     2023, arXiv 2302.14771, with the released code's normalisation, beta and tokens
-    (there from the middle of the decoder). Its second stage, labels and the teacher's classes, is
-    no loss of its own. A weight of 0 switches a term on encoder features off there; it is left out.
+    (there those behind the fourth block of the teacher's decoder). Its second stage, labels and the
+    teacher's classes, is no loss of its own. A term on encoder features, which has the weight 0
+    there, is left out.
     """
     if student.shape != teacher.shape:
         found, expected = tuple(student.shape), tuple(teacher.shape)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from edgekd.algorithms.cross_entropy import widened
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"classes"})
 
@@ -56,7 +56,7 @@ def discriminator_loss(
         student_logits: ``(N, C)``, which are to score (1, 0).
         teacher_logits: ``(N, C)``, which are to score (0, 1): the mean of the teachers' logits.
     """
-    rows = torch.cat([widened(student_logits.detach()), widened(teacher_logits.detach())])
+    rows = torch.cat([wide(student_logits.detach()), wide(teacher_logits.detach())])
     truth = torch.zeros(len(rows), 2, dtype=rows.dtype, device=rows.device)
     truth[: len(student_logits), 0] = 1
     truth[len(student_logits) :, 1] = 1
@@ -77,7 +77,7 @@ def discriminated_loss(discriminator: nn.Module, student_logits: Tensor) -> Tens
     what the term adds to ``meal_loss`` is not verified.
     """
     frozen = {name: weight.detach() for name, weight in discriminator.named_parameters()}
-    scores: Tensor = functional_call(discriminator, frozen, (widened(student_logits),))
+    scores: Tensor = functional_call(discriminator, frozen, (wide(student_logits),))
     truth = torch.zeros_like(scores)
     truth[:, 1] = 1
     return F.binary_cross_entropy_with_logits(scores, truth)

@@ -18,8 +18,8 @@ from edgekd.algorithms.cross_entropy import (
     label_cross_entropy,
     log_probabilities,
     matched,
-    widened,
 )
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"classes", "labels"})
 
@@ -87,9 +87,9 @@ def margin_cross_entropy(
         bias: 0 and up; the source tries 0, 1, 2 and 4 and takes 4.
         ignore_index: the label of samples without one; mean over the others.
     """
-    shift = torch.zeros(logits.shape[-1], dtype=widened(logits).dtype, device=logits.device)
+    shift = torch.zeros(logits.shape[-1], dtype=wide(logits).dtype, device=logits.device)
     shift[list(new_classes)] = bias
-    return label_cross_entropy(widened(logits) + shift, labels, ignore_index=ignore_index)
+    return label_cross_entropy(wide(logits) + shift, labels, ignore_index=ignore_index)
 
 
 def margin_preserving_loss(

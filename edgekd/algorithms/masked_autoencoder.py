@@ -78,7 +78,7 @@ class PatchDecoder(nn.Module):
 
     Raises ValueError for a width that the heads cannot share.
 
-    Source: He et al., arXiv 2111.06377, section 3, whose positions are fixed sines.
+    Source: He et al., arXiv 2111.06377, section 3, whose positions are fixed sines; here learned.
     """
 
     def __init__(

@@ -7,8 +7,8 @@ from torch import Tensor
 from edgekd.algorithms.cross_entropy import (
     label_cross_entropy,
     log_probabilities,
-    widened,
 )
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"classes", "labels"})
 
@@ -29,7 +29,7 @@ def conditional_information(
         ignore_index: the label of samples without one.
     """
     labelled = labels != ignore_index
-    log_q = widened(means.detach()).clamp_min(1e-8).log()[labels.where(labelled, 0)]
+    log_q = wide(means.detach()).clamp_min(1e-8).log()[labels.where(labelled, 0)]
     log_p = log_probabilities(logits)
     each = (log_p.exp() * (log_p - log_q)).sum(-1)
     return each.masked_fill(~labelled, 0.0).sum() / labelled.sum().clamp_min(1)

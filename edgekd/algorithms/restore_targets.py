@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from edgekd.algorithms.cross_entropy import widened
+from edgekd.algorithms.precision import wide
 
 
 def restore_targets(probabilities: Tensor, indices: Tensor, classes: int) -> Tensor:
@@ -23,7 +23,7 @@ def restore_targets(probabilities: Tensor, indices: Tensor, classes: int) -> Ten
     Source: Shen and Xing, "A Fast Knowledge Distillation Framework for Visual Recognition", ECCV
     2022, arXiv 2112.01528 ("marginal smoothing").
     """
-    stored = widened(probabilities)
+    stored = wide(probabilities)
     count = stored.shape[-1]
     if count > classes:
         raise ValueError(f"{count} probabilities are too many for {classes} classes")

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekd.algorithms.cross_entropy import label_mask, log_probabilities, matched, widened
+from edgekd.algorithms.cross_entropy import label_mask, log_probabilities, matched
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"classes", "labels"})
 
@@ -100,5 +101,5 @@ def sample_mix_loss(
     log_p, log_q = log_probabilities(student, temperature), log_probabilities(teacher, temperature)
     divergence = (log_q.exp() * (log_q - log_p)).sum(-1) * temperature**2
     wrong = F.cross_entropy(student, labels, reduction="none", ignore_index=ignore_index)
-    share = torch.where(labels != ignore_index, widened(share), 1.0)
+    share = torch.where(labels != ignore_index, wide(share), 1.0)
     return (share * divergence + (1 - share) * wrong).mean()

@@ -17,8 +17,8 @@ from torch import Tensor
 from edgekd.algorithms.cross_entropy import (
     log_probabilities,
     soft_cross_entropy,
-    widened,
 )
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"classes", "labels", "pooled"})
 
@@ -106,7 +106,7 @@ def subclass_targets(
         sharpness: 0 and up; 0 spreads every class evenly.
         temperature: T > 0 of the classes.
     """
-    centred = widened(embeddings)[:, None, :] - split.means.to(embeddings.device)
+    centred = wide(embeddings)[:, None, :] - split.means.to(embeddings.device)
     directions = split.directions.to(embeddings.device, centred.dtype)
     projections = torch.einsum("ncd,cds->ncs", centred, directions)
     within = (sharpness * projections).softmax(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgekd.algorithms.cross_entropy import widened
+from edgekd.algorithms.precision import wide
 
 NEEDS = frozenset({"labels", "several-teachers"})
 
@@ -51,9 +51,9 @@ def two_teacher_loss(
     if not student.shape == tough.shape == tolerant.shape == truth.shape:
         shapes = [tuple(x.shape) for x in (student, tough, tolerant, truth)]
         raise ValueError(f"student, both teachers and the truth differ in shape: {shapes}")
-    found, right = widened(student), widened(truth.detach())
+    found, right = wide(student), wide(truth.detach())
     error = (found - right).abs()
-    strict, mild = ((widened(x.detach()) - right).abs() for x in (tough, tolerant))
+    strict, mild = ((wide(x.detach()) - right).abs() for x in (tough, tolerant))
     main = torch.where(error <= mild, 3 * error, error.square() + 3 * mild - mild.square())
     helped = tough_weight * _assist(error, strict, pull=1.9, push=-0.45)
     helped = helped + tolerant_weight * _assist(error, mild, pull=1.8, push=-0.4)

@@ -54,6 +54,9 @@ def test_it_builds_and_says_that_nothing_was_run(run_cli: Any, bundle: Path) -> 
     assert answer["passed"] and answer["notes"] == ["built, not run: no GPU here"]
     assert answer["engine"]["verification"] is None and answer["engine"]["latency"] is None
     assert (bundle / answer["engine"]["file"]).is_file()
+    done = run_cli("inspect", str(bundle))
+    assert "model.engine: tensorrt_rtx" in done.stdout
+    assert "built, not run: no GPU here" in done.stdout
 
 
 def test_unknown_choices_are_usage_errors(run_cli: Any, bundle: Path) -> None:

@@ -87,6 +87,7 @@ def test_production_preprocesses_as_mean_and_std_said(work: Path) -> None:
     np.testing.assert_allclose(inputs, pixels.transpose(0, 3, 1, 2) / 255.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("done")
 def test_the_images_are_made_once(compress) -> None:
     again = compress("--mean", "0", "--std", "1")

@@ -275,6 +275,7 @@ def test_exits_before_quantize_behind_pruned_and_sparse_weights(folder: Path) ->
     assert sum("taken from the cache" in note for note in again.notes) == 5
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_give_a_plain_bundle(folder: Path) -> None:
     result = compress(request(folder, {**JOINT, "auxiliary": True}, QUANTIZE, name="auxiliary"))
     assert "cascade" not in result.manifest and not list(result.out.glob("segment_*"))

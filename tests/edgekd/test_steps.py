@@ -52,7 +52,8 @@ def test_the_compressed_model_is_in_float16_and_passes_every_check(tmp_path: Pat
     assert TensorProto.FLOAT16 not in types(tmp_path / "out" / "baseline.onnx")
     layers = {layer["name"]: layer["precision"] for layer in result.manifest["kernels"]["layers"]}
     assert layers["qkv"] == layers["head"] == "int8" and "float16" in layers.values()
-    assert "--stronglyTyped" in result.manifest["notes"][0]
+    assert "build.sh" in result.manifest["notes"][0]
+    assert "--stronglyTyped" in (tmp_path / "out" / "build.sh").read_text("utf-8")
     assert result.manifest["stages"][-1]["details"]["kept_float32"] == {}
 
 

@@ -64,6 +64,13 @@ def test_the_teachers_order_of_wrong_classes_counts() -> None:
     assert abs(one - plackett_luce_loss(student, swapped, labels=label)) > 1e-3
 
 
+def test_equal_teacher_logits_keep_the_order_of_the_classes() -> None:
+    student = logits(1, 40)
+    found = plackett_luce_loss(student, torch.zeros_like(student), labels=torch.tensor([0]))
+    rows = [student[0, k:].logsumexp(0) - student[0, k] for k in range(40)]
+    assert found.item() == pytest.approx(torch.stack(rows).mean().item())
+
+
 def test_what_every_loss_is_to_hold() -> None:
     def loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         return plackett_luce_loss(student, teacher, labels=LABELS[: len(student)] % 4)

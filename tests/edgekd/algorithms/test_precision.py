@@ -1,9 +1,10 @@
+import pytest
 import torch
 
 from edgekd.algorithms.precision import wide
 
 
-def test_sixteen_bits_become_wide_and_what_is_wide_stays() -> None:
-    assert wide(torch.ones(1, dtype=torch.float16)).dtype == torch.float32
-    assert wide(torch.ones(1, dtype=torch.bfloat16)).dtype == torch.float32
-    assert wide(torch.ones(1, dtype=torch.float64)).dtype == torch.float64
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_sixteen_bits_widen_and_nothing_narrows(dtype: torch.dtype) -> None:
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    assert wide(torch.ones(2, dtype=dtype)).dtype == expected

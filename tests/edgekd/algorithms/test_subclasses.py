@@ -44,6 +44,13 @@ def test_the_directions_span_the_main_components_of_a_class() -> None:
         assert F.normalize(direction, dim=0).abs()[3] > 0.99
 
 
+def test_a_seed_turns_the_directions_within_the_same_plane() -> None:
+    one, two = (fitted(seed=seed).directions[0].double() for seed in (0, 1))
+    assert (one - two).abs().max() > 0.1
+    within = one @ torch.linalg.lstsq(one, two).solution
+    torch.testing.assert_close(within, two, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_classs_parts_add_up_to_the_teachers_probability(seed: int) -> None:
     split = fitted(seed=seed)

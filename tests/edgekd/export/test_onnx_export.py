@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from marks import with_slow
 from networks import IMAGE, Chain, build, conv_bn, network, nodes_of, run_onnx, samples, trace
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -173,7 +174,7 @@ def one_node(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
 
 
-@pytest.mark.parametrize("name", ["resnet", "mobile", "concat"])
+@pytest.mark.parametrize("name", with_slow(["resnet", "mobile", "concat"], ["mobile", "concat"]))
 def test_opset_13_computes_the_same(name: str) -> None:
     """TensorRT 8.2 reads no newer one; what came after it is types, and ways to say the same."""
     net, (x, *_) = network(name)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from exits import EXITS, KINDS, NETWORKS, OWN, exported, inputs_of, run, segments_of
+from marks import with_slow
 from networks import nodes_of, samples
 from onnx import TensorProto, helper, numpy_helper
 
@@ -28,7 +29,7 @@ def chain(segments: list[Segment], feed: dict[str, Any], **options: bool) -> dic
     return values
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, [("encoder", "onnxruntime")]))
 def test_the_chain_gives_what_the_whole_model_gives(name: str, kind: str) -> None:
     model, spec = exported(name, kind)
     feed = inputs_of(name, 5)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+from marks import with_slow
 from networks import NETWORKS, network, quantize
 from onnx import TensorProto, helper
 from tensorrt_graphs import (
@@ -27,12 +28,12 @@ from edgekd.export.tensorrt_rules.operators import unknown_to_oldest
 IDS = [f"{rule}-{spoil.__name__}" for rule, _, spoil in SPOILED]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", with_slow(NETWORKS, ["hardswish", "concat"]))
 def test_our_own_exports_break_no_rule(name: str) -> None:
     assert check_tensorrt(exported(name)) == ()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", with_slow(NETWORKS, ["hardswish", "concat"]))
 def test_our_own_exports_in_float16_break_no_rule(name: str) -> None:
     assert check_tensorrt(exported_half(name), opset=20) == ()
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from marks import with_slow
 from networks import Quantized, build, conv_bn, cosine, network, quantize, run_onnx, samples
 from onnx import numpy_helper
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ def exported(name: str) -> tuple[Quantized, Graph]:
     return found, Graph(model)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", with_slow(NAMES, ["mobile"]))
 def test_every_quantizer_is_symmetric_int8(name: str) -> None:
     _, graph = exported(name)
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):

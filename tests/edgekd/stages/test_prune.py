@@ -105,7 +105,7 @@ def answers(module: fx.GraphModule, state: CompressionState) -> Tensor:
     [
         ("macs", 0.5, 3, "damage"),
         pytest.param("macs", 0.5, 1, "importance", marks=pytest.mark.slow),
-        ("macs", 0.4, 2, "uniform"),
+        pytest.param("macs", 0.4, 2, "uniform", marks=pytest.mark.slow),
         pytest.param("parameters", 0.6, 1, "damage", marks=pytest.mark.slow),
         ("parameters", 0.5, 2, "importance"),
         pytest.param("parameters", 0.7, 1, "uniform", marks=pytest.mark.slow),

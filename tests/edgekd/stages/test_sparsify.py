@@ -271,7 +271,7 @@ def sparse(state: CompressionState) -> CompressionState:
     ("target", "name"),
     with_slow(
         [*(("cpu", name) for name in QUANTIZED), ("jetson", "all"), ("jetson", "float layers")],
-        [("cpu", "all")],
+        [("cpu", "all"), ("cpu", "ema and learned steps"), ("cpu", "w4a16"), ("jetson", "all")],
     ),
 )
 def test_zeros_are_integer_zeros_in_the_file(
