@@ -250,6 +250,14 @@ class ChannelWise(Settings):
     layers: tuple[Layers, ...] = ()
 
 
+class MiniLm(Settings):
+    """Relations between the queries, the keys and the values of the last attention layer."""
+
+    loss: Literal["minilm"]
+    weight: Weight = 1.0
+    heads: Count = 12
+
+
 LossSettings: TypeAlias = Annotated[
     Kl
     | RelativeMse
@@ -275,6 +283,7 @@ LossSettings: TypeAlias = Annotated[
     | ScaleKd
     | OneForAll
     | TokenGraph
-    | ChannelWise,
+    | ChannelWise
+    | MiniLm,
     Field(discriminator="loss"),
 ]

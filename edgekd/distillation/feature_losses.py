@@ -14,6 +14,7 @@ from edgekd.algorithms import (
     channel_wise_loss,
     dual_head,
     hint_loss,
+    minilm,
     mutual_information,
     one_for_all,
     relational_loss,
@@ -30,7 +31,7 @@ from edgekd.algorithms.feature_shapes import (
 )
 from edgekd.algorithms.logit_branch import MapBranch, TokenBranch
 from edgekd.algorithms.projector import Projector
-from edgekd.distillation.term import Answers, Pairing, Shape, Term
+from edgekd.distillation.term import Answers, Pairing, Shape, Side, Term
 
 MAX_SPECIAL = 8  # tokens in front of a square of patches: CLS and registers
 Compare2 = Callable[[Tensor, Tensor], Tensor]
@@ -157,7 +158,7 @@ def squarehead(_: settings.SquareHead, pair: Pairing) -> Term:
 
     def compare(seen: Answers) -> Tensor:
         own, other = zip(*brought(seen), strict=True)
-        return square.squarehead_loss(own, other)
+        return square.squarehead_loss(own, other, seen.valid)
 
     return Term(square.NEEDS, compare, projectors)
 
@@ -302,3 +303,37 @@ def channel_wise(options: settings.ChannelWise, pair: Pairing) -> Term:
         return _mean(losses)
 
     return Term(channel_wise_loss.NEEDS, compare, projectors)
+
+
+def minilm_term(options: settings.MiniLm, pair: Pairing) -> Term:
+    """Return the term of ``relation_loss``; the features are queries, keys (turned) and values."""
+    widths = [
+        shape[0] * shape[2] for side in (pair.student, pair.teacher) for shape in _q_and_v(side)
+    ]
+    if wrong := [width for width in widths if width % options.heads]:
+        raise ValueError(
+            f"a width of {wrong[0]} does not split into {options.heads} heads; set 'heads'"
+        )
+    tokens = [side.features[0][1] for side in (pair.student, pair.teacher)]
+    if tokens[0] != tokens[1]:
+        raise ValueError(
+            f"it needs as many tokens in both networks, and there are {tokens[0]} and {tokens[1]}"
+        )
+
+    def joined(features: Sequence[Tensor]) -> list[Tensor]:
+        query, keys, value = features
+        return [minilm.joined_heads(x) for x in (query, keys.transpose(-2, -1), value)]
+
+    def compare(seen: Answers) -> Tensor:
+        return minilm.relation_loss(
+            joined(seen.features),
+            joined(seen.teacher_features),
+            heads=options.heads,
+            valid=seen.valid,
+        )
+
+    return Term(minilm.NEEDS, compare)
+
+
+def _q_and_v(side: Side) -> tuple[Shape, Shape]:
+    return side.features[0], side.features[2]

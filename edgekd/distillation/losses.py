@@ -11,6 +11,7 @@ from edgekd import loss_settings as settings
 from edgekd.algorithms.standardized_kl import MIN_CLASSES
 from edgekd.distillation import feature_losses as features
 from edgekd.distillation import logit_losses as logits
+from edgekd.distillation.attention import last_attention
 from edgekd.distillation.pairing import Place, block_places, named_places, pair_places
 from edgekd.distillation.term import Pairing, Term
 from edgekd.loss_settings import LossSettings
@@ -46,9 +47,10 @@ PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
     settings.OneForAll: features.one_for_all_term,
     settings.TokenGraph: features.token_graph_term,
     settings.ChannelWise: features.channel_wise,
+    settings.MiniLm: features.minilm_term,
 }
 # Where tensors in between are compared if the recipe names no layers.
-PLACES: dict[type[Any], Literal["stages", "last"]] = {
+PLACES: dict[type[Any], Literal["stages", "last", "attention"]] = {
     settings.DualHead: "last",
     settings.Hint: "stages",
     settings.SquareHead: "stages",
@@ -59,6 +61,7 @@ PLACES: dict[type[Any], Literal["stages", "last"]] = {
     settings.OneForAll: "stages",
     settings.TokenGraph: "last",
     settings.ChannelWise: "last",
+    settings.MiniLm: "attention",
 }
 
 
@@ -81,6 +84,8 @@ def places_of(
     where = PLACES.get(type(options))
     if where is None:
         return []
+    if where == "attention":
+        return _attention(student, teacher)
     if layers := getattr(options, "layers", ()):
         return named_places(student, teacher, layers)
     for whose, module in (("student", student), ("teacher", teacher)):
@@ -91,6 +96,16 @@ def places_of(
             )
     found = pair_places(block_places(student), block_places(teacher))
     return found[-1:] if where == "last" else found
+
+
+def _attention(student: fx.GraphModule, teacher: fx.GraphModule) -> list[tuple[Place, Place]]:
+    own, other = last_attention(student), last_attention(teacher)
+    if own is None or other is None:
+        raise ValueError(
+            f"it compares attention, and the {'student' if own is None else 'teacher'} has none "
+            "with a head axis"
+        )
+    return list(zip(own, other, strict=True))
 
 
 def check_needs(term: Term, pair: Pairing, *, teachers: int) -> None:

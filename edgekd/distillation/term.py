@@ -34,13 +34,17 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Answers:
-    """A batch: outputs and features of both networks, and labels (-1: none)."""
+    """A batch: outputs and features of both networks, and labels (-1: none).
+
+    ``valid`` says which tokens are no padding, bool ``(N, T)``; None where nothing says so.
+    """
 
     outputs: Sequence[Tensor]
     features: Sequence[Tensor]
     teacher_outputs: Sequence[Tensor]
     teacher_features: Sequence[Tensor]
     labels: Tensor | None
+    valid: Tensor | None = None
 
     @property
     def known_labels(self) -> Tensor:
@@ -73,9 +77,12 @@ class Term:
         teacher_outputs: Sequence[Tensor],
         teacher_features: Sequence[Tensor],
         labels: Tensor | None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of a batch."""
-        return self.compare(Answers(outputs, features, teacher_outputs, teacher_features, labels))
+        return self.compare(
+            Answers(outputs, features, teacher_outputs, teacher_features, labels, valid)
+        )
 
 
 def of_logits(needs: frozenset[str], loss: Callable[[Tensor, Tensor], Tensor]) -> Term:

@@ -15,7 +15,7 @@ from edgekd.distillation.term import Term
 from edgekd.graph.batchnorm_mode import train_batch_norm
 from edgekd.graph.program import output_nodes
 from edgekd.graph.taps import Tap, with_outputs
-from edgekd.stages.distillation_loss import folded, run
+from edgekd.stages.distillation_loss import folded, run, valid_tokens
 from edgekd.training import Inputs, Loss, autocast
 
 JUDGE_TEMPERATURE = 4.0
@@ -80,11 +80,11 @@ def stage_loss(
             parts += [relative_mse_loss(*pair) for pair in pairs]
             if not training:
                 parts.append(compare(found[0], expected[0]))
+        valid = valid_tokens(names, inputs)
         for index, (term, weight) in enumerate(learning.terms if training else ()):
             part = learning.slices[index] if learning.slices else slice(0, 0)
-            value = term(
-                found[:own], found[own:][part], expected[:own], expected[own:][part], targets
-            )
+            seen, reference_seen = found[own:][part], expected[own:][part]
+            value = term(found[:own], seen, expected[:own], reference_seen, targets, valid)
             parts.append(weight * value)
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
 

@@ -20,10 +20,11 @@ from edgekd.prune.cost import CostModel
 from edgekd.prune.groups import Dependencies, Group, Locked
 from edgekd.prune.residual import residual_blocks
 from edgekd.recipe import PruneStage
-from edgekd.stages.distillation import check_distillation, distill, reestimate_statistics
+from edgekd.stages.distillation import check_distillation, distill
 from edgekd.stages.prune_resume import Position, store, take_up
 from edgekd.stages.prune_ruler import Ruler, check_times, open_ruler
 from edgekd.stages.prune_step import drops_blocks, narrow
+from edgekd.stages.train_student import reestimate_statistics
 from edgekd.state import CompressionState
 
 BATCH = 64  # of the samples that the statistics of batch norms are taken from

@@ -23,13 +23,9 @@ from edgekd.sparse.masking import apply_masks, lost_zeros, stored
 from edgekd.sparse.patterns import NM, Block, Masks, Pattern, magnitude_masks, parse_pattern
 from edgekd.sparse.second_order import prune_second_order
 from edgekd.sparse.sizes import sparse_bytes
-from edgekd.stages.distillation import (
-    check_distillation,
-    distill,
-    reestimate_statistics,
-    schedule_of,
-)
+from edgekd.stages.distillation import check_distillation, distill
 from edgekd.stages.distillation_loss import unknown_layer
+from edgekd.stages.train_student import reestimate_statistics, schedule_of
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, training_device
 
