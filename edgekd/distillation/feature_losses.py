@@ -31,9 +31,9 @@ from edgekd.algorithms.feature_shapes import (
 )
 from edgekd.algorithms.logit_branch import MapBranch, TokenBranch
 from edgekd.algorithms.projector import Projector
+from edgekd.distillation.pairing import square_side
 from edgekd.distillation.term import Answers, Pairing, Shape, Side, Term
 
-MAX_SPECIAL = 8  # tokens in front of a square of patches: CLS and registers
 Compare2 = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -49,10 +49,8 @@ def map_shape(shape: Shape) -> Shape:
     """
     if len(shape) == 3:
         return shape
-    if len(shape) == 2:
-        side = math.isqrt(shape[0])
-        if side > 1 and shape[0] - side**2 <= MAX_SPECIAL:
-            return shape[1], side, side
+    if len(shape) == 2 and (side := square_side(shape[0])) is not None:
+        return shape[1], side, side
     raise ValueError(
         f"it needs maps, or tokens that fill a square, and there is a feature of shape {shape}"
     )

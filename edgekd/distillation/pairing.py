@@ -16,6 +16,7 @@ from edgekd.loss_settings import Layers
 from edgekd.settings import nearest
 
 MAX_STAGES = 4  # where nothing but depth tells stages apart, as in most transformers
+MAX_SPECIAL = 8  # tokens in front of a square of patches: CLS and registers
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ def stage_places(places: Sequence[Place]) -> list[Place]:
 def pair_places(student: Sequence[Place], teacher: Sequence[Place]) -> list[tuple[Place, Place]]:
     """Return for each of the student's stages the teacher's place that is like it.
 
-    That is the last one of the same resolution; where there is none, the one whose relative depth
-    is nearest. A teacher's place is used once: of two stages the deeper one has it.
+    That is the last one of the same resolution; where there is none, or one of the networks has the
+    same resolution everywhere, the one whose relative depth is nearest. A teacher's
+    place is used once: of two stages the deeper one has it.
     """
     stages = stage_places(student)
-    several = len({_resolution(place.shape) for place in student}) > 1
+    several = all(len({_resolution(p.shape) for p in side}) > 1 for side in (student, teacher))
     found: dict[str, tuple[Place, Place]] = {}
     for place in stages:
         alike = [p for p in teacher if several and _resolution(p.shape) == _resolution(place.shape)]
@@ -104,6 +106,15 @@ def _shape(node: fx.Node) -> Shape | None:
     return tuple(int(size) for size in shape[1:])
 
 
+def square_side(tokens: int) -> int | None:
+    """Return the side of the square that tokens fill behind a few others; None if they do not."""
+    side = math.isqrt(tokens)
+    return side if side > 1 and tokens - side**2 <= MAX_SPECIAL else None
+
+
 def _resolution(shape: Shape) -> Shape:
-    """Return height and width of a map, the number of tokens, or nothing for a vector."""
-    return shape[1:] if len(shape) == 3 else shape[:1] if len(shape) == 2 else ()
+    """Return height and width of a map or a square of tokens, their number, or () for a vector."""
+    if len(shape) == 2:
+        side = square_side(shape[0])
+        return (shape[0],) if side is None else (side, side)
+    return shape[1:]

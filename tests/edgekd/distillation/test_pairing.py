@@ -37,6 +37,13 @@ def test_without_the_same_resolution_depth_decides() -> None:
     assert names(pair_places(half, places(*[(9, 5, 5)] * 4))) == [("n0", "n1"), ("n1", "n3")]
 
 
+def test_patches_are_a_map_of_their_square() -> None:
+    # A patch embedding, which is a map, and blocks of tokens: the last of them is the deepest.
+    vit = places((24, 2, 2), *[(5, 24)] * 4)
+    assert names(pair_places(SMALL, vit))[-1] == ("n2", "n4")
+    assert len(stage_places(vit)) == 4
+
+
 def test_places_of_one_resolution_are_spread_over_the_depth() -> None:
     assert [place.node for place in stage_places(TOKENS)] == ["n2", "n5", "n8", "n11"]
     assert names(pair_places(TOKENS[:2], TOKENS))[-1] == ("n1", "n1")
