@@ -101,20 +101,27 @@ def test_wrong_usage_exits_2(run_cli, args: list[str]) -> None:
             ],
             "jetson-nano: stages[0]: quantize gains nothing on NVIDIA Jetson Nano",
         ),
-        (
+        pytest.param(
             ["compress", "m.pt", "--target", "jetson-nano"],
             "recipe int8-data-free for jetson-nano: stages[0]: quantize gains nothing",
+            marks=pytest.mark.slow,
         ),
         (["targets", "show", "./no\nwhere.yaml"], "No such file"),
         (["compress", "m.pt", "--speedup", "0.5"], "--speedup: should be greater than 1, not 0.5"),
-        (["compress", "m.pt", "--latency-ms", "0"], "--latency-ms: should be greater than 0"),
-        (
+        pytest.param(
+            ["compress", "m.pt", "--latency-ms", "0"],
+            "--latency-ms: should be greater than 0",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             ["compress", "m.pt", "--speedup", "2", "--latency-ms", "3"],
             "--speedup and --latency-ms are two budgets for pruning: give one",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             ["compress", "m.pt", "--speedup", "2", "--recipe", "int8-distilled"],
             "--speedup needs a recipe with a prune stage, which int8-distilled does not have",
+            marks=pytest.mark.slow,
         ),
         (["inspect", "nowhere"], "there is no such folder"),
         (["bench", "nowhere.onnx"], "there is no model file"),
