@@ -181,6 +181,7 @@ def test_eval_of_the_bundle_repeats_the_manifest(run_cli, compressed: Path, work
     assert found["same_samples"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_is_cached_and_is_a_recipe(compress, compressed: Path, work) -> None:
     before = (compressed / "manifest.json").read_bytes()
     done = compress("--dry-run")

@@ -52,6 +52,7 @@ def done(compress) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_it_says_plainly_that_there_was_no_data(done, work: Path) -> None:
     assert "note: no data was given: 64 images were synthesised" in done.stdout
     assert "accuracy on real images is unknown" in done.stdout
@@ -66,6 +67,7 @@ def test_it_says_plainly_that_there_was_no_data(done, work: Path) -> None:
     assert "accuracy on real images is unknown" in report
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("done")
 def test_real_images_can_judge_the_bundle(run_cli, work: Path) -> None:
     judged = run_cli("eval", str(work / "bundle"), "--data", str(work / "data.npz"), "--json")
@@ -77,6 +79,7 @@ def test_real_images_can_judge_the_bundle(run_cli, work: Path) -> None:
     assert not found["same_samples"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("done")
 def test_production_preprocesses_as_mean_and_std_said(work: Path) -> None:
     from edgekd.runtime import load
@@ -131,6 +134,7 @@ def test_a_model_without_batch_norm_is_told_the_alternatives(run_cli, tmp_path: 
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("done")
 def test_without_a_recipe_the_one_for_no_data_is_used_and_named(run_cli, work: Path) -> None:
     planned = run_cli("compress", str(work / "model.pt"), "--dry-run")

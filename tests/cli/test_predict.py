@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from edgekd.predict.builder import Builder
 from edgekd.predict.layers import conv
 
 
+@pytest.mark.slow
 def test_calibrate_and_predict(run_cli, tmp_path) -> None:
     b = Builder(0)
     (tmp_path / "m.onnx").write_bytes(b.finish(conv(b, b.input(1, 3, 8, 8), 16, 3)))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from networks import build
 from safetensors.torch import save_file
@@ -31,6 +32,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.slow
 def test_token_ids_and_mask_give_a_verified_embedding(run_cli, tmp_path: Path) -> None:
     sizes = {"width": 32, "depth": 1, "heads": 2, "hidden": 64, "vocabulary": 100, "tokens": 16}
     net = build(lambda: TextEncoder(**sizes))

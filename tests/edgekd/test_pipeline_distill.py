@@ -135,6 +135,7 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
         prepare(request(folder, DISTILL, student_weights=folder / "wrong.pt"))
 
 
+@pytest.mark.slow
 def test_a_frozen_onnx_file_teaches_too(folder: Path) -> None:
     torch.manual_seed(1)
     job = prepare(request(folder, DISTILL))

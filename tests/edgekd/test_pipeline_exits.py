@@ -195,6 +195,7 @@ def test_a_second_run_takes_everything_from_the_cache(folder: Path, behind: Comp
     assert again.manifest["cascade"] == behind.manifest["cascade"]
 
 
+@pytest.mark.slow
 def test_other_thresholds_do_not_train_again(folder: Path, behind: CompressResult) -> None:
     points = [{"name": "bold", "max_drop": 40.0}, {"name": "fast", "max_drop": 60.0}]
     changed = {**EXITS, "confidence": "margin", "operating_points": points, "certainty": 0.9}
@@ -242,6 +243,7 @@ def test_max_drop_leaves_the_rest_to_the_first_point(folder: Path) -> None:
     assert wanted["max_drop"] == pytest.approx(15.0 - max(0.0, lost))
 
 
+@pytest.mark.slow
 def test_no_point_without_a_promise_is_the_default(folder: Path) -> None:
     """400 samples cannot tell that at most 0.1 points are lost."""
     strict = [{"name": "careful", "max_drop": 0.1}, {"name": "loose", "max_drop": 20.0}]
@@ -289,6 +291,7 @@ def test_auxiliary_heads_give_a_plain_bundle(folder: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_heads_that_know_nothing_give_the_model_without_exits(folder: Path) -> None:
     useless = {**EXITS, "heads": {**SHORT, "max_steps": 1, "learning_rate": 1e-9}}
     useless["operating_points"] = [{"name": "default", "max_drop": 0.0}]

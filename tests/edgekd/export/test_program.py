@@ -87,6 +87,7 @@ def test_the_program_has_no_sample_and_no_path(pruned_bundle: Path) -> None:
     assert b"conftest.py" in text  # so that errors can name lines
 
 
+@pytest.mark.slow
 def test_compress_takes_the_program_again(pruned_bundle: Path, tmp_path: Path) -> None:
     prune = {"stage": "prune", "parameters": 0.8, "multiple": 1, "steps": 1, "distill": None}
     again = {"name": "again", "stages": [{**prune, "samples": 16, "on_unprunable": "skip"}]}

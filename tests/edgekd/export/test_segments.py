@@ -44,7 +44,7 @@ def test_the_chain_gives_what_the_whole_model_gives(name: str, kind: str) -> Non
             np.testing.assert_array_equal(optimised[tensor.name], fast[tensor.name])
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, [("encoder", "onnxruntime")]))
 def test_segments_say_what_crosses(name: str, kind: str) -> None:
     model, _ = exported(name, kind)
     whole = onnx.load_from_string(model)

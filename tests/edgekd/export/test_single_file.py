@@ -24,6 +24,7 @@ from exits import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import with_slow
 from onnx import numpy_helper
 
 from edgekd.errors import ExportError
@@ -38,7 +39,7 @@ def built(name: str, kind: str, thresholds: Thresholds) -> bytes:
     return single_file(segments_of(name, kind), own_spec(exported(name, kind)[1]), thresholds)
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, [("encoder", "onnxruntime")]))
 def test_gives_what_the_segments_give(name: str, kind: str) -> None:
     feed = inputs_of(name, 12)
     session = open_session(built(name, kind, [None, None]), kind)

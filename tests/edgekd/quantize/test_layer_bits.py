@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import with_slow
 from networks import canonical, network, quantize, samples
 from torch import fx
 
@@ -111,7 +112,7 @@ def test_the_steps_of_groups_can_be_learned() -> None:
     assert gradient is not None and gradient.shape == (3, 3) and bool(gradient.any())
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("runtime", with_slow(["onnxruntime", "tensorrt"], ["tensorrt"]))
 def test_four_bits_keep_the_graph_of_eight(runtime: str) -> None:
     """Same kernels, other integers: codes of 4 bits are stored as bytes."""
     net, inputs = network("resnet")

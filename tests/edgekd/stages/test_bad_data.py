@@ -239,6 +239,7 @@ def request(folder: Path, job: Job) -> CompressRequest:
     )
 
 
+@pytest.mark.slow
 def test_the_fallback_is_in_the_manifest(tmp_path: Path) -> None:
     job = prepared(tmp_path, images(), net=damaged(dead_relu))
     notes = compress(request(tmp_path, job)).manifest["notes"]

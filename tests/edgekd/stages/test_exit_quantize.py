@@ -79,6 +79,7 @@ def behind(integers: CompressionState) -> CompressionState:
     return run(integers, EXITS)
 
 
+@pytest.mark.slow
 @cpu_is_enough
 def test_heads_read_the_integers_of_the_cut(
     state: CompressionState, integers: CompressionState, behind: CompressionState

@@ -250,6 +250,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prune_ruler, "ROUNDS", 40)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_candidate_was_measured_to_be_as_fast_as_asked(wide: CompressionState) -> None:
     after = run(wide, speedup=1.5, multiple=16, across="importance", importance="l1", steps=2)
