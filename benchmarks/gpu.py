@@ -9,7 +9,7 @@ slows all of them. A ratio is the median of paired ratios in each of ten blocks 
 median, and in brackets the lowest and highest block. Agreement is with the same ONNX model on ONNX
 Runtime's CPU kernels: the share of samples with the same largest output.
 
-``--device cpu`` runs what can run without a GPU, to try the script itself; it says so in each row.
+``--device cpu`` runs what can run without a GPU, to try the script itself; the heading says so.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekd.runtime.tensorrt import tensor_dtype
 from edgekd.runtime.tensors import one_line
 
 if TYPE_CHECKING:
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
 
 WARM_UP_S = 0.3
 ROUNDS = 300
-# By the names of TensorRT's own enum: its ``nptype`` asks numpy 1.24 and later for ``numpy.bool``.
-_DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
 
 
 class Bound:
@@ -58,7 +49,7 @@ class Bound:
             cuda.wait(self._stream)  # the rows may be a copy that is gone after this
         for name in names:
             if name not in inputs:
-                dtype = _dtype(engine, name)
+                dtype = np.dtype(tensor_dtype(engine, name))
                 shape = tuple(self.context.get_tensor_shape(name))
                 self._outputs[name] = np.empty(shape, dtype)
                 self._place(name, self._outputs[name].nbytes)
@@ -135,7 +126,7 @@ def example(
     rng = np.random.default_rng(seed)
     made = {}
     for name, shape in sorted(shapes.items()):
-        dtype = _dtype(engine, name)
+        dtype = np.dtype(tensor_dtype(engine, name))
         values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
         made[name] = values.astype(dtype)
     return made
@@ -159,13 +150,6 @@ def measure(bound: Bound, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]
         return {**found, "with_graph": summary(bound.times_ms())}
     finally:
         bound.forget_graph()
-
-
-def _dtype(engine: Any, name: str) -> np.dtype[Any]:
-    own = str(engine.get_tensor_dtype(name).name)
-    if own not in _DTYPES:
-        raise RuntimeError(f"{name} is {own}, which numpy does not have")
-    return np.dtype(_DTYPES[own])
 
 
 def summary(times_ms: list[float]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _signature(trt: Any, engine: Any, spec: ModelSpec) -> tuple[Specs, Specs, di
     for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
         if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
             raise BundleError(f"{name} is a shape, which TensorRT wants on the CPU: not supported")
-        own[name] = dtype = _dtype(engine, name)
+        own[name] = dtype = tensor_dtype(engine, name)
         axes = tuple(None if size < 0 else int(size) for size in engine.get_tensor_shape(name))
         wanted = promised.get(name)
         if wanted is not None:
@@ -187,7 +187,8 @@ def _signature(trt: Any, engine: Any, spec: ModelSpec) -> tuple[Specs, Specs, di
     return tuple(found[True]), tuple(found[False]), own
 
 
-def _dtype(engine: Any, name: str) -> str:
+def tensor_dtype(engine: Any, name: str) -> str:
+    """Return the numpy dtype of an engine's tensor; raises BundleError for one that numpy lacks."""
     own = str(engine.get_tensor_dtype(name).name)
     if own not in _DTYPES:
         raise BundleError(f"{name} is {own}, which numpy does not have: not supported")
