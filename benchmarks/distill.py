@@ -33,9 +33,9 @@ from edgekd.errors import StageError
 from edgekd.graph.program import output_tensors, to_module
 from edgekd.loss_settings import LossSettings
 from edgekd.progress import Silent
-from edgekd.recipe import DistillStage
 from edgekd.stages import distill
 from edgekd.state import CompressionState
+from edgekd.training_settings import DistillStage
 
 PLAIN, LABELS = "kl", "labels only"
 

@@ -36,12 +36,12 @@ from edgekd.recipe import (
     OperatingPoint,
     QuantizeStage,
     Recipe,
-    Recovery,
     Stage,
     load_recipe,
     recipe_to_yaml,
 )
 from edgekd.runtime import load
+from edgekd.training_settings import Recovery
 
 Manifest = Mapping[str, Any]
 

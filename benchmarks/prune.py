@@ -50,11 +50,12 @@ from edgekd.job import Job
 from edgekd.metrics import compare_outputs
 from edgekd.pipeline import first_state, run_steps
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import Distill, PruneStage, QuantizeStage, Recovery, Stage
+from edgekd.recipe import PruneStage, QuantizeStage, Stage
 from edgekd.stages.distillation import distill
 from edgekd.stages.distillation_loss import distillation_loss
 from edgekd.state import CompressionState
 from edgekd.steps import Step
+from edgekd.training_settings import Distill, Recovery
 
 FLOAT, INT8 = "original", "original, INT8"
 PRUNED, PRUNED_INT8 = "pruned by latency", "pruned by latency, INT8"

@@ -41,12 +41,13 @@ from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.onnxruntime import SCHEME, place
 from edgekd.quantize.prepare import prepare as insert_quantizers
 from edgekd.quantize.taps import find_taps
-from edgekd.recipe import Calibration, Distill, QuantizeStage
+from edgekd.recipe import Calibration, QuantizeStage
 from edgekd.stages import quantize
 from edgekd.stages.distillation_loss import distillation_loss
 from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.state import CompressionState
 from edgekd.training import Schedule
+from edgekd.training_settings import Distill
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "kl (default)": {},

@@ -45,7 +45,7 @@ from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone, output_tensors
 from edgekd.graph.taps import matching_taps
 from edgekd.progress import Silent
-from edgekd.recipe import QuantizeStage, Recovery, SparsifyStage
+from edgekd.recipe import QuantizeStage, SparsifyStage
 from edgekd.sparse.gradual import GradualMasks
 from edgekd.sparse.layers import choose_layers
 from edgekd.sparse.masking import apply_masks, stored
@@ -53,6 +53,7 @@ from edgekd.sparse.patterns import NM, magnitude_masks
 from edgekd.stages import quantize, sparsify
 from edgekd.stages.distillation_loss import distillation_loss
 from edgekd.state import CompressionState
+from edgekd.training_settings import Recovery
 
 PATTERNS: dict[str, dict[str, Any]] = {
     "75 % unstructured": {"pattern": "unstructured", "sparsity": 0.75},

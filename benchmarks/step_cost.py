@@ -27,8 +27,8 @@ from edgekd.quantize.calibrate import calibrate
 from edgekd.quantize.fake import Quantizer, WeightQuantizer
 from edgekd.quantize.onnxruntime import SCHEME, place
 from edgekd.quantize.prepare import prepare as insert_quantizers
-from edgekd.recipe import Distill
 from edgekd.stages.distillation_loss import distillation_loss
+from edgekd.training_settings import Distill
 
 
 def main() -> None:

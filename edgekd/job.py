@@ -32,7 +32,6 @@ from edgekd.recipe import (
     PRUNED_FLOAT,
     STUDENT,
     STUDENT_FLOAT,
-    DistillStage,
     EarlyExitStage,
     PruneStage,
     QuantizeStage,
@@ -49,6 +48,7 @@ from edgekd.recipe import (
 from edgekd.runtime import openvino
 from edgekd.synthesis.dataset import ImagePlan, open_images, plan_images, synthesise
 from edgekd.training import training_device
+from edgekd.training_settings import DistillStage
 
 # The fields of a profile that change what a step computes or measures.
 _DECIDING_FIELDS = {

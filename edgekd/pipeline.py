@@ -22,7 +22,7 @@ from edgekd.export.program import shareable_program
 from edgekd.graph.program import to_module
 from edgekd.job import CompressRequest, Job, complete, draft, prepare
 from edgekd.progress import Progress, Silent
-from edgekd.recipe import DistillStage, Recipe
+from edgekd.recipe import Recipe
 from edgekd.report.page import render_report
 from edgekd.state import CompressionState
 from edgekd.steps import (
@@ -40,6 +40,7 @@ from edgekd.summary import (
     failed_checks,
     with_exits,
 )
+from edgekd.training_settings import DistillStage
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,14 @@ from edgekd.distillation.term import Pairing, Side
 from edgekd.loss_settings import LossSettings
 from edgekd.recipe import (
     Calibration,
-    Distill,
-    DistillStage,
     EarlyExitStage,
     PruneStage,
     QuantizeStage,
-    Recovery,
     SparsifyStage,
     Synthesis,
     load_recipe,
 )
+from edgekd.training_settings import Distill, DistillStage, Recovery
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -19,7 +19,7 @@ PACKAGES = {
 ROWS = (
     {"errors"},
     {"progress", "spec", "preprocessing", "settings", "metrics", "cache", "target_names"},
-    {"device", "recipe", "loss_settings"},
+    {"device", "recipe", "training_settings", "loss_settings"},
     {"algorithms"},
     {"model", "data"},
     {"graph"},
@@ -44,13 +44,21 @@ ROWS = (
     {"pipeline", "demo"},
 )
 LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
-INSIDE_A_ROW = {("recipe", "device"), ("recipe", "loss_settings"), ("data", "model")}
+INSIDE_A_ROW = {
+    ("recipe", "device"),
+    ("recipe", "loss_settings"),
+    ("recipe", "training_settings"),
+    ("training_settings", "loss_settings"),
+    ("data", "model"),
+}
 
 ON_DEVICE = {"errors", "progress", "spec", "preprocessing", "runtime", "engine"}
 WITHOUT_TORCH = {
     "errors",
     "device",
     "recipe",
+    "training_settings",
+    "loss_settings",
     "target_names",
     "settings",
     "metrics",

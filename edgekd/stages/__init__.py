@@ -11,16 +11,10 @@ from typing import assert_never
 
 from edgekd.device import DeviceProfile
 from edgekd.progress import Progress
-from edgekd.recipe import (
-    DistillStage,
-    EarlyExitStage,
-    PruneStage,
-    QuantizeStage,
-    SparsifyStage,
-    Stage,
-)
+from edgekd.recipe import EarlyExitStage, PruneStage, QuantizeStage, SparsifyStage, Stage
 from edgekd.stages import distill, early_exit, prune, quantize, sparsify
 from edgekd.state import CompressionState
+from edgekd.training_settings import DistillStage
 
 
 def requires(state: CompressionState, stage: Stage) -> None:

@@ -22,7 +22,6 @@ from edgekd.graph.program import digest, output_tensors, refresh
 from edgekd.graph.taps import Tap
 from edgekd.loss_settings import Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
-from edgekd.recipe import DistillStage
 from edgekd.stages.distill_loss import Learning, stage_loss
 from edgekd.stages.distillation_loss import folded
 from edgekd.stages.randomness import Randomness, seeded
@@ -30,6 +29,7 @@ from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.stages.train_student import schedule_of, train_student
 from edgekd.state import CompressionState
 from edgekd.training import Loss, training_device
+from edgekd.training_settings import DistillStage
 
 TITLE = "distill: training"
 

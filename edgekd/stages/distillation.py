@@ -14,12 +14,12 @@ from edgekd.graph.devices import move
 from edgekd.graph.program import clone
 from edgekd.graph.taps import Tap
 from edgekd.progress import Progress
-from edgekd.recipe import Distill
 from edgekd.stages.distillation_loss import check_loss, distillation_loss
 from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.stages.train_student import schedule_of, train_student
 from edgekd.state import CompressionState
 from edgekd.training import Loss, training_device
+from edgekd.training_settings import Distill
 
 
 def check_distillation(state: CompressionState, options: Distill, *, stage: str) -> None:

@@ -20,10 +20,10 @@ from edgekd.graph.batchnorm import batch_norms, fold_batch_norm
 from edgekd.graph.batchnorm_mode import train_batch_norm
 from edgekd.graph.program import clone, output_nodes, output_tensors
 from edgekd.graph.taps import Tap, add_taps, feature_names, with_outputs
-from edgekd.recipe import Distill
 from edgekd.settings import nearest
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, Loss, autocast
+from edgekd.training_settings import Distill
 
 OutputLoss = Callable[[Tensor, Tensor], Tensor]  # of the student's and the teacher's output
 

@@ -11,9 +11,9 @@ import torch
 
 from edgekd.algorithms.augment import augment_images
 from edgekd.data.loader import Batch, indexed_batches
-from edgekd.recipe import Training
 from edgekd.stages.teacher_cache import TeacherOutputs
 from edgekd.state import CompressionState
+from edgekd.training_settings import Training
 
 
 class Passes:

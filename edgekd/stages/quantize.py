@@ -28,7 +28,7 @@ from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
 from edgekd.quantize.reconstruct import learn_rounding
 from edgekd.quantize.taps import find_taps
-from edgekd.recipe import Distill, QuantizeStage
+from edgekd.recipe import QuantizeStage
 from edgekd.sparse.masking import apply_masks, held_zeros, layer_weights, lost_zeros
 from edgekd.sparse.patterns import Masks
 from edgekd.stages.budget import convert_within_budget
@@ -36,6 +36,7 @@ from edgekd.stages.distillation import check_distillation, distill
 from edgekd.stages.distillation_loss import unknown_layer
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, training_device
+from edgekd.training_settings import Distill
 
 Rules = tuple[Place, Scheme]
 

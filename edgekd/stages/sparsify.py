@@ -15,7 +15,7 @@ from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone, refresh
 from edgekd.graph.taps import matching_taps
 from edgekd.progress import Progress
-from edgekd.recipe import Recovery, SparsifyStage
+from edgekd.recipe import SparsifyStage
 from edgekd.sparse.gain import Gain, expected_gain
 from edgekd.sparse.gradual import GradualMasks
 from edgekd.sparse.layers import Choice, choose_layers
@@ -28,6 +28,7 @@ from edgekd.stages.distillation_loss import unknown_layer
 from edgekd.stages.train_student import reestimate_statistics, schedule_of
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, training_device
+from edgekd.training_settings import Recovery
 
 BATCH = 16  # a convolution's inputs, unfolded, take as often as its kernel has places
 

@@ -23,10 +23,10 @@ from edgekd.data.loader import batches
 from edgekd.data.samples import Array, Indices
 from edgekd.graph.program import digest
 from edgekd.progress import Progress
-from edgekd.recipe import Training
 from edgekd.stages.distillation_loss import run
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, Schedule, autocast
+from edgekd.training_settings import Training
 
 Teacher = Callable[..., object]  # from a model's inputs to its outputs
 MAX_BYTES = 2**30  # for one teacher; a larger set of outputs is not put on the user's disk

@@ -21,12 +21,12 @@ from edgekd.graph.devices import move
 from edgekd.graph.program import digest
 from edgekd.model.trace import quiet
 from edgekd.progress import Progress
-from edgekd.recipe import Training
 from edgekd.stages.checkpoint import Checkpoint, Restorable
 from edgekd.stages.passes import Passes, to_device
 from edgekd.stages.teacher_cache import TeacherOutputs
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, Loss, Schedule, train
+from edgekd.training_settings import Training
 
 STATISTICS_SAMPLES = 4096  # for the running statistics of batch norms
 

@@ -8,15 +8,12 @@ from edgekd.device import load_profile
 from edgekd.errors import RecipeError
 from edgekd.recipe import (
     Calibration,
-    Distill,
-    DistillStage,
     EarlyExitStage,
     LayerBits,
     OperatingPoint,
     PruneStage,
     QuantizeStage,
     Recipe,
-    Recovery,
     SparsifyStage,
     Synthesis,
     check_recipe,
@@ -27,6 +24,7 @@ from edgekd.recipe import (
     with_student,
 )
 from edgekd.settings import parse, validate
+from edgekd.training_settings import Distill, DistillStage, Recovery
 
 counts = st.integers(1, 10**9)
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)

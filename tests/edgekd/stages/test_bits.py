@@ -15,9 +15,10 @@ from edgekd.graph.program import to_module
 from edgekd.job import CompressRequest, prepare
 from edgekd.model.save import save_model
 from edgekd.progress import Silent
-from edgekd.recipe import Distill, QuantizeStage
+from edgekd.recipe import QuantizeStage
 from edgekd.stages import quantize
 from edgekd.state import CompressionState
+from edgekd.training_settings import Distill
 
 EVERYTHING: dict[str, Any] = {
     "bits": "w4a8",

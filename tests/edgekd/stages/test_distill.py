@@ -21,9 +21,9 @@ from edgekd.export.onnx import export_onnx
 from edgekd.graph.float_form import float_form
 from edgekd.graph.program import digest
 from edgekd.progress import Silent
-from edgekd.recipe import DistillStage
 from edgekd.stages import checkpoint, distill
 from edgekd.state import CompressionState
+from edgekd.training_settings import DistillStage
 
 TRAINING = {"epochs": 3, "batch_size": 16, "learning_rate": 2e-2, "augment": "none"}
 SUM_OF_LOSSES = [

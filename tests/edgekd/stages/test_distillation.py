@@ -16,11 +16,12 @@ from edgekd.errors import StageError
 from edgekd.graph.program import clone, output_nodes
 from edgekd.progress import Silent
 from edgekd.quantize.taps import find_taps
-from edgekd.recipe import Distill, QuantizeStage
+from edgekd.recipe import QuantizeStage
 from edgekd.stages import quantize
 from edgekd.stages.distillation import distill
 from edgekd.stages.distillation_loss import distillation_loss
 from edgekd.state import CompressionState
+from edgekd.training_settings import Distill
 
 CPU = torch.device("cpu")
 LOSSES = ("kl", "standardized-kl", "top-k-kl", "mse")

@@ -34,10 +34,11 @@ from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone, output_nodes, output_tensors
 from edgekd.graph.tensors import constant
 from edgekd.progress import Silent
-from edgekd.recipe import EarlyExitStage, ExitHeads, Recovery
+from edgekd.recipe import EarlyExitStage, ExitHeads
 from edgekd.sparse.masking import held_zeros
 from edgekd.stages import checkpoint, early_exit, exit_training
 from edgekd.state import CompressionState
+from edgekd.training_settings import Recovery
 
 SHORT = {"epochs": 2, "batch_size": 16, "augment": "none", "learning_rate": 0.02}
 HEADS = ExitHeads(**SHORT)

@@ -25,9 +25,10 @@ from edgekd.export.tensorrt_rules import check_tensorrt
 from edgekd.graph.batchnorm_mode import reestimate_batch_norm
 from edgekd.graph.program import output_tensors
 from edgekd.progress import Silent
-from edgekd.recipe import Calibration, Distill, EarlyExitStage, ExitHeads, QuantizeStage
+from edgekd.recipe import Calibration, EarlyExitStage, ExitHeads, QuantizeStage
 from edgekd.stages import early_exit, quantize
 from edgekd.state import CompressionState
+from edgekd.training_settings import Distill
 
 HEADS = ExitHeads(epochs=2, batch_size=16, augment="none", learning_rate=0.02)
 EXITS = EarlyExitStage(

@@ -18,10 +18,10 @@ from edgekd.graph.canonical import make_functional, replace_padded_shortcuts
 from edgekd.graph.program import clone, digest
 from edgekd.graph.taps import matching_taps
 from edgekd.progress import Silent
-from edgekd.recipe import Distill, Recovery
 from edgekd.stages.distillation import distill
 from edgekd.stages.distillation_loss import check_loss, distillation_loss, valid_tokens
 from edgekd.state import CompressionState
+from edgekd.training_settings import Distill, Recovery
 
 CPU = torch.device("cpu")
 

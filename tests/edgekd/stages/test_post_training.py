@@ -18,9 +18,10 @@ from edgekd.graph.program import output_tensors, to_module
 from edgekd.job import CompressRequest, prepare
 from edgekd.model.save import save_model
 from edgekd.progress import Silent
-from edgekd.recipe import Calibration, Distill, QuantizeStage
+from edgekd.recipe import Calibration, QuantizeStage
 from edgekd.stages import quantize
 from edgekd.state import CompressionState
+from edgekd.training_settings import Distill
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "entropy": {"calibration": Calibration(method="entropy")},

@@ -23,9 +23,10 @@ from edgekd.graph.float_form import float_form
 from edgekd.graph.program import digest, output_tensors
 from edgekd.progress import Silent
 from edgekd.prune.importance import Kind
-from edgekd.recipe import PruneStage, Recovery
+from edgekd.recipe import PruneStage
 from edgekd.stages import prune, prune_ruler
 from edgekd.state import CompressionState
+from edgekd.training_settings import Recovery
 
 TRAINING = Recovery(epochs=1, batch_size=32, learning_rate=1e-3, augment="none")
 

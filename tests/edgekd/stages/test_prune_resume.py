@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from edgekd.cache import StepCache
 from edgekd.progress import Silent
-from edgekd.recipe import PruneStage, Recovery
+from edgekd.recipe import PruneStage
 from edgekd.stages import checkpoint, prune, prune_ruler, prune_step
 from edgekd.state import CompressionState
+from edgekd.training_settings import Recovery
 
 OPTIONS = PruneStage(
     stage="prune",

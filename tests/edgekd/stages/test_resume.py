@@ -26,10 +26,10 @@ from edgekd.graph.program import clone
 from edgekd.graph.taps import matching_taps
 from edgekd.progress import Silent
 from edgekd.quantize.taps import find_taps
-from edgekd.recipe import Recovery
 from edgekd.stages import checkpoint
 from edgekd.stages.distillation import distill
 from edgekd.state import CompressionState
+from edgekd.training_settings import Recovery
 
 CPU = torch.device("cpu")
 OPTIONS = Recovery(epochs=3, batch_size=16, learning_rate=1e-3, ema=0.9)

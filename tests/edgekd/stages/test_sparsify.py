@@ -25,10 +25,11 @@ from edgekd.export.deployed import export_for
 from edgekd.graph.batchnorm import batch_norms
 from edgekd.graph.program import output_tensors
 from edgekd.progress import Silent
-from edgekd.recipe import Distill, LayerBits, QuantizeStage, Recovery, SparsifyStage
+from edgekd.recipe import LayerBits, QuantizeStage, SparsifyStage
 from edgekd.sparse.masking import held_zeros
 from edgekd.stages import checkpoint, quantize, sparsify
 from edgekd.state import CompressionState
+from edgekd.training_settings import Distill, Recovery
 
 TRAINING = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2, "augment": "none"}
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from edgekd.cache import StepCache
 from edgekd.graph.program import clone
 from edgekd.progress import Silent
-from edgekd.recipe import Distill
 from edgekd.stages import teacher_cache
 from edgekd.stages.distillation import distill
 from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.state import CompressionState
 from edgekd.training import Schedule
+from edgekd.training_settings import Distill
 
 CPU = torch.device("cpu")
 UNAUGMENTED: dict[str, Any] = {
