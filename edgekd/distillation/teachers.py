@@ -105,21 +105,40 @@ def _program(path: Path, model: LoadedModel) -> Predict:
 class Panel:
     """Several teachers as one: the original and ``others``, each with a weight.
 
-    ``temperatures`` has one for the original and for each of the others, in that order. Class
-    probabilities are averaged; of other outputs the numbers themselves.
+    The original is no teacher where its weight is 0. ``temperatures`` has one for each teacher, the
+    original first. Class probabilities are averaged, where ``dense`` at each pixel; of other
+    outputs the numbers themselves.
     """
 
     others: Sequence[tuple[BlackBox, float]]
     own_weight: float
     classification: bool
     temperatures: Sequence[float] | None = None
+    dense: bool = False
 
-    def combine(self, own: Tensor, inputs: Inputs) -> Tensor:
-        """Return what all teachers answer together, from the original's own first output."""
-        if not self.others:
-            return own
-        answers = [own, *(box.predict(inputs).to(own.device) for box, _ in self.others)]
-        weights = [self.own_weight, *(weight for _, weight in self.others)]
+    @property
+    def asks_original(self) -> bool:
+        """Tell whether the original is one of the teachers."""
+        return self.own_weight > 0
+
+    def ask(self, own: Sequence[Tensor], inputs: Inputs) -> list[Tensor]:
+        """Return every teacher's own first output, the original's first.
+
+        ``own`` is the original's, and may be empty where it is no teacher.
+        """
+        boxes = [box.predict(inputs).to(inputs[0].device) for box, _ in self.others]
+        return [*own[:1], *boxes] if self.asks_original else boxes
+
+    def combine(self, answers: Sequence[Tensor]) -> Tensor:
+        """Return what all teachers answer together, from what ``ask`` returns."""
+        if len(answers) == 1:
+            return answers[0]
+        weights = [weight for _, weight in self.others]
+        if self.asks_original:
+            weights = [self.own_weight, *weights]
+        if self.dense:
+            last = [x.movedim(1, -1) for x in answers]
+            return ensemble_logits(last, weights=weights).movedim(-1, 1)
         if self.classification:
             return ensemble_logits(answers, weights=weights, temperatures=self.temperatures)
         total = torch.stack([w * x for w, x in zip(weights, answers, strict=True)]).sum(0)

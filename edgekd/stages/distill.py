@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from edgekd.algorithms.several_teachers import entropy_temperatures
 from edgekd.data.loader import batches
+from edgekd.distillation.label_losses import label_loss
 from edgekd.distillation.losses import build_term, check_needs, places_of
 from edgekd.distillation.teachers import Panel
 from edgekd.distillation.term import Pairing, Shape, Side, Term
@@ -20,7 +21,7 @@ from edgekd.graph.devices import move
 from edgekd.graph.float_form import float_form
 from edgekd.graph.program import digest, output_tensors, refresh
 from edgekd.graph.taps import Tap
-from edgekd.loss_settings import Kl, LossSettings, RelativeMse
+from edgekd.loss_settings import DenseKl, Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
 from edgekd.stages.distill_loss import Learning, stage_loss
 from edgekd.stages.distillation_loss import folded
@@ -28,7 +29,7 @@ from edgekd.stages.randomness import Randomness, seeded
 from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.stages.train_student import schedule_of, train_student
 from edgekd.state import CompressionState
-from edgekd.training import Loss, training_device
+from edgekd.training import Inputs, Loss, training_device
 from edgekd.training_settings import DistillStage
 
 TITLE = "distill: training"
@@ -36,12 +37,24 @@ TITLE = "distill: training"
 
 def requires(state: CompressionState, options: DistillStage) -> None:
     """Refuse before any work what cannot be compared on these two networks and this data."""
-    if options.label_weight > 0 and not state.classification:
+    if options.label_weight > 0 and label_loss(_side(state, ())) is None:
         raise StageError(
-            "distill: 'label_weight' needs class logits with integer labels that index them; set "
-            "it to 0"
+            "distill: 'label_weight' needs class logits with integer labels that index them (for "
+            "maps, at each pixel), or targets of floats, as many as the first output has; set it "
+            "to 0"
         )
-    _prepare(state, options)
+    if options.original_weight == 0 and len(state.spec.outputs) > 1 and options.losses != ():
+        raise StageError(
+            "distill: with 'original_weight: 0' only files teach, of which the first output alone "
+            f"is used, and the model has {len(state.spec.outputs)}; leave 'original_weight' out"
+        )
+    learning = _prepare(state, options).learning
+    labels = options.label_weight > 0 or any("labels" in t.needs for t, _ in learning.terms)
+    if state.dense and labels and options.augment != "none":
+        raise StageError(
+            f"distill: 'augment: {options.augment}' moves images and not the labels of their "
+            "pixels; set it to none, or learn without labels"
+        )
 
 
 def describe(options: DistillStage) -> str:
@@ -95,9 +108,12 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
         known = None
         if learning.terms:
 
-            def answers(*inputs: Tensor) -> tuple[Tensor, ...]:
+            def outputs(inputs: Inputs) -> list[Tensor]:
                 first, *others = output_tensors(own(*inputs))
-                return panel.combine(first.float(), inputs), *others
+                return [first.float(), *others]
+
+            def answers(*inputs: Tensor) -> tuple[Tensor, ...]:
+                return tuple(learning.ask(outputs, inputs))
 
             known = teacher_outputs(
                 state,
@@ -146,7 +162,7 @@ def _facts(
         "own_weights": options.student_weights is not None,
         "losses": [entry.model_dump(mode="json") for entry in _losses(state, options)],
         "label_weight": options.label_weight,
-        "teachers": 1 + len(options.teachers),
+        "teachers": _teachers(options),
         "parameters": [sum(p.numel() for p in original.parameters()), parameters],
         "compared": [[tap.student, tap.teacher] for tap in learning.taps],
         "training_only_parameters": sum(p.numel() for p in beside.parameters()),
@@ -160,7 +176,13 @@ def _original(state: CompressionState) -> fx.GraphModule:
 def _losses(state: CompressionState, options: DistillStage) -> Sequence[LossSettings]:
     if options.losses is not None:
         return options.losses
+    if state.dense:
+        return (DenseKl(loss="dense-kl"),)
     return (Kl(loss="kl"),) if state.classification else (RelativeMse(loss="mse"),)
+
+
+def _teachers(options: DistillStage) -> int:
+    return (options.original_weight > 0) + len(options.teachers)
 
 
 def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
@@ -178,26 +200,36 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
     for index, entry in enumerate(_losses(state, options)):
         try:
             places = places_of(entry, student, teacher)
+            if places and options.original_weight == 0:
+                raise ValueError(
+                    "it compares tensors in between, and with 'original_weight: 0' only files "
+                    "teach, of which nothing but outputs is known; use losses on outputs"
+                )
             pair = Pairing(
                 _side(state, [mine.shape for mine, _ in places]),
                 _side(state, [theirs.shape for _, theirs in places]),
                 steps,
             )
             term = build_term(entry, pair)
-            check_needs(term, pair, teachers=1 + len(options.teachers))
+            check_needs(term, pair, teachers=_teachers(options))
         except ValueError as error:
             raise StageError(f"distill: losses[{index}] '{entry.loss}': {error}") from None
         terms.append((term, entry.weight))
         slices.append(slice(len(taps), len(taps) + len(places)))
         taps += [Tap(mine.node, theirs.node) for mine, theirs in places]
-    learning = Learning(terms, options.label_weight, state.classification, taps, slices)
+    learning = Learning(terms, options.label_weight, _side(state, ()), taps, slices)
     return _Pair(student, teacher, learning)
 
 
 def _side(state: CompressionState, features: Sequence[Shape]) -> Side:
     outputs = tuple(tuple(n or 1 for n in tensor.shape[1:]) for tensor in state.spec.outputs)
-    classes = outputs[0][-1] if state.classification else 0
-    return Side(classes, outputs, tuple(features))
+    return Side(
+        outputs[0][-1] if state.classification else 0,
+        outputs,
+        tuple(features),
+        pixel_classes=outputs[0][0] if state.dense else 0,
+        regression=state.regression,
+    )
 
 
 @torch.no_grad()
@@ -207,13 +239,13 @@ def _panel(
     """Return all teachers, with temperatures from the calibration samples where asked for."""
     boxes = {box.file: box for box in state.others}
     others = [(boxes[entry.file], entry.weight) for entry in options.teachers]
-    panel = Panel(others, options.original_weight, state.classification)
+    panel = Panel(others, options.original_weight, state.classification, dense=state.dense)
     if not (options.balance_teachers and others and state.classification):
         return panel
     answers: list[list[Tensor]] = []
     for inputs, _ in batches(state.data, state.data.calibration, state.spec, 64):
-        first = output_tensors(own(*(x.to(device) for x in inputs)))[0].cpu()
-        answers.append([first, *(box.predict(inputs) for box, _ in others)])
+        first = output_tensors(own(*(x.to(device) for x in inputs)))[:1]
+        answers.append([answer.cpu() for answer in panel.ask(first, inputs)])
     logits = [torch.cat(parts) for parts in zip(*answers, strict=True)]
     return replace(panel, temperatures=entropy_temperatures(logits))
 

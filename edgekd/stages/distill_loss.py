@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, fx
 
-from edgekd.algorithms.cross_entropy import label_cross_entropy
+from edgekd.algorithms.dense_kl import dense_kl
 from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
+from edgekd.distillation.label_losses import label_loss
 from edgekd.distillation.teachers import Panel
-from edgekd.distillation.term import Term
+from edgekd.distillation.term import Answers, Side, Term
 from edgekd.graph.batchnorm_mode import train_batch_norm
 from edgekd.graph.program import output_nodes
 from edgekd.graph.taps import Tap, with_outputs
@@ -26,15 +28,32 @@ class Learning:
     """What the student learns by.
 
     ``terms`` have their weights beside them. ``taps`` are the tensors in between that they compare;
-    ``slices`` says which of them belong to which term.
+    ``slices`` says which of them belong to which term. ``side`` says what the outputs are.
     """
 
     terms: Sequence[tuple[Term, float]]
     label_weight: float
-    classification: bool
+    side: Side
     taps: Sequence[Tap] = ()
     slices: Sequence[slice] = ()
     panel: Panel = field(default_factory=lambda: Panel((), 1.0, True))
+
+    @property
+    def each_teacher(self) -> bool:
+        """Tell whether a term needs every teacher's own answer."""
+        return any(term.each_teacher for term, _ in self.terms)
+
+    def ask(self, teacher: Callable[[Inputs], list[Tensor]], inputs: Inputs) -> list[Tensor]:
+        """Return what the student learns from, of all teachers together.
+
+        ``teacher`` gives the original's outputs, and its tensors in between behind them. The first
+        is then the average of all; behind everything stand the teachers' own answers, if a term
+        needs them. An original that teaches nothing is not run.
+        """
+        found = teacher(inputs) if self.panel.asks_original else []
+        answers = self.panel.ask(found, inputs)
+        each = answers if self.each_teacher else []
+        return [self.panel.combine(answers), *found[1:], *each]
 
 
 def stage_loss(
@@ -50,20 +69,24 @@ def stage_loss(
     In ``training`` it is the sum of all terms, with the batch norms of the student on the
     statistics of the batch. Otherwise it judges the student as it is deployed: by the outputs alone
     (``kl`` or ``mse``, if anything is to be learnt from the teacher) and the labels, since terms
-    may change their target while they train. Outputs behind the first are compared as numbers.
+    may change their target while they train. Outputs behind the first are compared as numbers,
+    unless a term is one on all outputs, which then also judges.
     """
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
     train_batch_norm(learner, training)
     reference = folded(with_outputs(teacher, [tap.teacher for tap in taps]))
     own = len(output_nodes(student))
+    each = len(learning.panel.others) + learning.panel.asks_original
+    each = each if learning.each_teacher else 0
+    judges = [(term.judge, weight) for term, weight in learning.terms if term.judge is not None]
+    of_labels = label_loss(learning.side)
     names = [node.name for node in student.graph.nodes if node.op == "placeholder"]
-    compare = kl_judge if learning.classification else relative_mse_loss
+    compare = judge_of(learning.side)
 
     @torch.no_grad()
     def ask(inputs: Inputs) -> list[Tensor]:
-        answers = run(reference, inputs)
-        return [learning.panel.combine(answers[0], inputs), *answers[1:]]
+        return learning.ask(lambda inputs: run(reference, inputs), inputs)
 
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
@@ -73,22 +96,40 @@ def stage_loss(
             if learning.terms and not known:
                 expected = ask(inputs)
         parts: list[Tensor] = []
-        if learning.label_weight > 0 and targets is not None:
-            parts.append(learning.label_weight * label_cross_entropy(found[0], targets))
-        if learning.terms:
+        if learning.label_weight > 0 and targets is not None and of_labels is not None:
+            parts.append(learning.label_weight * of_labels(found[0], targets))
+        if learning.terms and not judges:
             pairs = zip(found[1:own], expected[1:own], strict=True)
             parts += [relative_mse_loss(*pair) for pair in pairs]
             if not training:
                 parts.append(compare(found[0], expected[0]))
+        elif not training:
+            answers = Answers(found[:own], (), expected[:own], (), targets)
+            parts += [weight * judge(answers) for judge, weight in judges]
         valid = valid_tokens(names, inputs)
         for index, (term, weight) in enumerate(learning.terms if training else ()):
             part = learning.slices[index] if learning.slices else slice(0, 0)
             seen, reference_seen = found[own:][part], expected[own:][part]
-            value = term(found[:own], seen, expected[:own], reference_seen, targets, valid)
+            value = term(
+                found[:own],
+                seen,
+                expected[:own],
+                reference_seen,
+                targets,
+                valid,
+                expected[len(expected) - each :],
+            )
             parts.append(weight * value)
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
 
     return loss
+
+
+def judge_of(side: Side) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the comparison of first outputs that decides whether a training is kept."""
+    if side.pixel_classes:
+        return partial(dense_kl, temperature=JUDGE_TEMPERATURE)
+    return kl_judge if side.classes else relative_mse_loss
 
 
 def kl_judge(student: Tensor, teacher: Tensor) -> Tensor:

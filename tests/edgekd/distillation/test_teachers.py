@@ -65,15 +65,31 @@ def box(answer: Tensor) -> BlackBox:
 def test_probabilities_are_averaged_and_not_logits() -> None:
     own, other = torch.tensor([[0.0, 0.0]]), torch.tensor([[100.0, 0.0]])
     panel = Panel([(box(other), 1.0)], 3.0, classification=True)
-    found = panel.combine(own, EXAMPLE).softmax(-1)
+    found = panel.combine(panel.ask([own], EXAMPLE)).softmax(-1)
     torch.testing.assert_close(found, torch.tensor([[0.625, 0.375]]))
 
 
 def test_other_outputs_are_averaged_as_numbers() -> None:
     panel = Panel([(box(torch.tensor([[4.0]])), 1.0)], 3.0, classification=False)
-    assert panel.combine(torch.tensor([[0.0]]), EXAMPLE).item() == 1.0
+    assert panel.combine(panel.ask([torch.tensor([[0.0]])], EXAMPLE)).item() == 1.0
 
 
 def test_one_teacher_is_itself() -> None:
     own = torch.tensor([[5.0, 1.0]])
-    assert Panel((), 1.0, classification=True).combine(own, EXAMPLE) is own
+    panel = Panel((), 1.0, classification=True)
+    assert panel.combine(panel.ask([own], EXAMPLE)) is own
+
+
+def test_an_original_without_weight_is_no_teacher() -> None:
+    one, two = torch.tensor([[5.0, 1.0]]), torch.tensor([[1.0, 5.0]])
+    panel = Panel([(box(one), 1.0), (box(two), 1.0)], 0.0, classification=True)
+    assert [x is y for x, y in zip(panel.ask([], EXAMPLE), (one, two), strict=True)] == [True] * 2
+    average = panel.combine(panel.ask([], EXAMPLE)).softmax(-1)
+    torch.testing.assert_close(average, torch.tensor([[0.5, 0.5]]))
+
+
+def test_classes_at_each_pixel_are_averaged_pixel_by_pixel() -> None:
+    own, other = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    panel = Panel([(box(other), 1.0)], 3.0, classification=False, dense=True)
+    found = panel.combine(panel.ask([own], EXAMPLE)).softmax(1)
+    torch.testing.assert_close(found, 0.75 * own.softmax(1) + 0.25 * other.softmax(1))
