@@ -84,6 +84,10 @@ class DistillStage(Training):
 
     ``losses`` add up, each times its weight; null is ``kl`` for class logits and ``mse`` otherwise,
     and an empty list none at all. ``label_weight`` times the labels' cross entropy is added.
+
+    With ``stored_views`` that many versions of each augmented sample take turns, and what the
+    teachers say of them is computed once and kept on disk, features in 16 bits; above
+    ``stored_gib`` it is refused. ``stored_top_k`` keeps that many of the likeliest classes.
     """
 
     stage: Literal["distill"]
@@ -94,6 +98,9 @@ class DistillStage(Training):
     balance_teachers: Annotated[bool, Field(strict=True)] = False
     losses: tuple[LossSettings, ...] | None = None
     label_weight: Annotated[Number, Field(ge=0)] = 0.0
+    stored_views: Count | None = None
+    stored_top_k: Count | None = None
+    stored_gib: Annotated[Number, Field(gt=0)] = 4.0
     epochs: Count = 30
     max_steps: Count = 20000
     batch_size: Count = 128
@@ -106,6 +113,8 @@ class DistillStage(Training):
             raise ValueError("'losses' is empty and 'label_weight' 0, so that nothing is learnt")
         if self.student_weights is not None and self.student is None:
             raise ValueError("'student_weights' without 'student'")
+        if self.stored_top_k is not None and self.stored_views is None:
+            raise ValueError("'stored_top_k' without 'stored_views'")
         if self.original_weight == 0 and not self.teachers:
             raise ValueError("'original_weight' is 0, and there are no other 'teachers'")
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,14 +17,14 @@ from edgekd.distillation.term import Pairing, Shape, Side, Term
 from edgekd.errors import StageError
 from edgekd.graph.devices import move
 from edgekd.graph.float_form import float_form
-from edgekd.graph.program import digest, output_tensors, refresh
+from edgekd.graph.program import output_tensors, refresh
 from edgekd.graph.taps import Tap
 from edgekd.loss_settings import Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
-from edgekd.stages.distill_loss import Learning, stage_loss
+from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distillation_loss import folded
+from edgekd.stages.known_answers import known_answers
 from edgekd.stages.randomness import Randomness, seeded
-from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.stages.train_student import schedule_of, train_student
 from edgekd.state import CompressionState
 from edgekd.training import Loss, training_device
@@ -91,24 +90,16 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
                 if term.after_step is not None:
                     term.after_step()
 
-        own = folded(teacher)
         known = None
         if learning.terms:
-
-            def answers(*inputs: Tensor) -> tuple[Tensor, ...]:
-                first, *others = output_tensors(own(*inputs))
-                return panel.combine(first.float(), inputs), *others
-
-            known = teacher_outputs(
+            known = known_answers(
                 state,
-                answers,
                 options,
+                answers_of(teacher, learning),
                 schedule,
                 progress,
-                device=device,
+                device,
                 title=TITLE,
-                features=bool(learning.taps),
-                identity=_identity(own, panel),
             )
         details = train_student(
             state,
@@ -125,6 +116,7 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
             after_step=after_step,
             # New weights cannot be worse than none; trained ones are worth keeping.
             undo=options.student is None or options.student_weights is not None,
+            views=options.stored_views,
         )
     return state.with_model(
         refresh(student, state.example),
@@ -173,8 +165,8 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
     teacher = float_form(_original(state), state.example)
     steps = schedule_of(state, options, student).steps
     terms: list[tuple[Term, float]] = []
-    taps: list[Tap] = []
-    slices: list[slice] = []
+    taps: dict[tuple[str, str], int] = {}  # to the place among all that are compared
+    parts: list[tuple[int, ...]] = []
     for index, entry in enumerate(_losses(state, options)):
         try:
             places = places_of(entry, student, teacher)
@@ -188,9 +180,10 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
         except ValueError as error:
             raise StageError(f"distill: losses[{index}] '{entry.loss}': {error}") from None
         terms.append((term, entry.weight))
-        slices.append(slice(len(taps), len(taps) + len(places)))
-        taps += [Tap(mine.node, theirs.node) for mine, theirs in places]
-    learning = Learning(terms, options.label_weight, state.classification, taps, slices)
+        names = [(mine.node, theirs.node) for mine, theirs in places]
+        parts.append(tuple(taps.setdefault(name, len(taps)) for name in names))
+    compared = [Tap(*pair) for pair in taps]
+    learning = Learning(terms, options.label_weight, state.classification, compared, parts)
     return _Pair(student, teacher, learning)
 
 
@@ -216,10 +209,3 @@ def _panel(
         answers.append([first, *(box.predict(inputs) for box, _ in others)])
     logits = [torch.cat(parts) for parts in zip(*answers, strict=True)]
     return replace(panel, temperatures=entropy_temperatures(logits))
-
-
-def _identity(own: fx.GraphModule, panel: Panel) -> str:
-    """Return a hash of what all teachers together compute."""
-    others = [(box.sha256, weight) for box, weight in panel.others]
-    text = repr((digest(own), others, panel.own_weight, panel.temperatures))
-    return hashlib.sha256(text.encode()).hexdigest()

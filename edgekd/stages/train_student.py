@@ -81,13 +81,15 @@ def train_student(
     batch_statistics: bool = True,
     undo: bool = True,
     frozen: Collection[str] = (),
+    views: int | None = None,
 ) -> dict[str, Any]:
     """Train ``student`` in place by any loss; return details for the report.
 
     What ``distill`` says of its arguments holds here too. ``loss_in`` gives the loss to train by,
     and the one on the calibration samples that decides whether the training is kept. ``known`` are
     the teacher's outputs where they are stored. ``beside`` has weights that learn with the student
-    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well.
+    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well. With
+    ``views`` so many versions of each augmented sample take turns.
     """
     start = digest(student)
     move(student, device)
@@ -98,7 +100,7 @@ def train_student(
     judge = loss_in(training=False)  # what is deployed has no 16-bit floats
     held_out = [held_out_loss(state, judge, device)]
     average = None if options.ema is None else _average(student, options.ema)
-    passes = Passes(state, options, known, device)
+    passes = Passes(state, options, known, device, views=views)
     kept_parts: dict[str, Restorable] = {"student": student, "passes": passes, **parts}
     trained = list(student.parameters())
     if beside is not None:
