@@ -21,11 +21,13 @@ from edgekd.graph.program import output_tensors, refresh
 from edgekd.graph.taps import Tap
 from edgekd.loss_settings import Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
+from edgekd.stages.adaptive_samples import adapting
 from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distillation_loss import folded
 from edgekd.stages.known_answers import known_answers
 from edgekd.stages.randomness import Randomness, seeded
 from edgekd.stages.train_student import schedule_of, train_student
+from edgekd.stages.training_samples import check_samples, chosen_samples, weights_of
 from edgekd.state import CompressionState
 from edgekd.training import Loss, training_device
 from edgekd.training_settings import DistillStage
@@ -35,7 +37,8 @@ TITLE = "distill: training"
 
 def requires(state: CompressionState, options: DistillStage) -> None:
     """Refuse before any work what cannot be compared on these two networks and this data."""
-    if options.label_weight > 0 and not state.classification:
+    check_samples(state, options)
+    if weights_of(options)[1] > 0 and not state.classification:
         raise StageError(
             "distill: 'label_weight' needs class logits with integer labels that index them; set "
             "it to 0"
@@ -51,7 +54,7 @@ def describe(options: DistillStage) -> str:
     names = [str(entry.loss) for entry in options.losses or ()]
     if options.losses is None:
         names = ["its outputs"]
-    if options.label_weight > 0:
+    if weights_of(options)[1] > 0:
         names.append("labels")
     others = f" and {len(options.teachers)} more" if options.teachers else ""
     return f"{who} learns from the original{others} by {', '.join(names)}, {options.epochs} epochs"
@@ -66,19 +69,28 @@ class _Pair:
     learning: Learning
 
 
-def run(state: CompressionState, options: DistillStage, progress: Progress) -> CompressionState:
+def run(given: CompressionState, options: DistillStage, progress: Progress) -> CompressionState:
     """Return the state with the trained student in place of the model."""
+    state = given
     device = training_device()
     with seeded(state.seed, device):
         pair = _prepare(state, options)
-        student, teacher, learning = pair.student, pair.teacher, pair.learning
+        move(pair.student, device)
+        move(pair.teacher, device)
+        panel = _panel(state, options, folded(pair.teacher), device)
+        teachers = answers_of(pair.teacher, Learning((), 0.0, True, panel=panel))
+        state = chosen_samples(
+            state, options, pair.student, teachers, progress, device=device, title=TITLE
+        )
+        if state.data is not given.data:
+            pair = _prepare(state, options)  # the number of steps follows from the samples
+        student, teacher = pair.student, pair.teacher
+        learning = replace(pair.learning, panel=panel)
         parameters = sum(p.numel() for p in student.parameters())
         schedule = schedule_of(state, options, student)
         beside = nn.ModuleList(t.trained for t, _ in learning.terms if t.trained is not None)
         beside.to(device)
         move(teacher, device)
-        panel = _panel(state, options, folded(teacher), device)
-        learning = replace(learning, panel=panel)
 
         def loss_in(*, training: bool) -> Loss:
             return stage_loss(
@@ -117,8 +129,9 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
             # New weights cannot be worse than none; trained ones are worth keeping.
             undo=options.student is None or options.student_weights is not None,
             views=options.stored_views,
+            adapt=adapting(state, options, student, teachers, device),
         )
-    return state.with_model(
+    return replace(state, data=given.data).with_model(
         refresh(student, state.example),
         **details,
         student=_facts(state, options, learning, parameters, beside),
@@ -137,7 +150,8 @@ def _facts(
         "factory": None if options.student is None else options.student.rpartition("/")[2],
         "own_weights": options.student_weights is not None,
         "losses": [entry.model_dump(mode="json") for entry in _losses(state, options)],
-        "label_weight": options.label_weight,
+        "label_weight": weights_of(options)[1],
+        "training_samples": len(state.data.train),
         "teachers": 1 + len(options.teachers),
         "parameters": [sum(p.numel() for p in original.parameters()), parameters],
         "compared": [[tap.student, tap.teacher] for tap in learning.taps],
@@ -183,7 +197,14 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
         names = [(mine.node, theirs.node) for mine, theirs in places]
         parts.append(tuple(taps.setdefault(name, len(taps)) for name in names))
     compared = [Tap(*pair) for pair in taps]
-    learning = Learning(terms, options.label_weight, state.classification, compared, parts)
+    share, labels = weights_of(options)
+    learning = Learning(
+        [(term, share * weight) for term, weight in terms],
+        labels,
+        state.classification,
+        compared,
+        parts,
+    )
     return _Pair(student, teacher, learning)
 
 
