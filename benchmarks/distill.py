@@ -20,7 +20,6 @@ from there, with more losses too. What a step costs: ``benchmarks/distill_cost.p
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import statistics
 from dataclasses import replace
@@ -29,7 +28,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import fx
 
 from benchmarks.cells import Cell, Cells
 from benchmarks.jobs import add_model_options, open_job, state_of
@@ -71,16 +69,16 @@ def main() -> None:
     )
     for student in options.student:
         rows = _rows(options.loss or loss_names())
+        refused: dict[str, str] = {}
         for seed in range(options.seeds):
-            _fill(options, cells, student, seed, rows)
+            refused |= _fill(options, cells, student, seed, rows)
         print(f"\n{student.rpartition(':')[2]:44}{'top-1':>20}{'against kl':>14}")
         plain = _over_seeds(options, cells, student, PLAIN)
         for row in rows:
-            found = _over_seeds(options, cells, student, row)
-            if found:
-                print(_line(row, found, plain), flush=True)
+            if row in refused:
+                print(f"{row:44}{'refused':>20}  {refused[row]}", flush=True)
             else:
-                print(f"{row:44}{'refused':>20}  {_refusal(options, student, row)}", flush=True)
+                print(_line(row, _over_seeds(options, cells, student, row), plain), flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -146,20 +144,26 @@ def _label(options: argparse.Namespace, student: str, seed: int, row: str) -> st
 
 def _fill(
     options: argparse.Namespace, cells: Cells, student: str, seed: int, rows: list[str]
-) -> None:
-    """Measure what is missing of one seed; the data is opened once for all of it."""
+) -> dict[str, str]:
+    """Measure what is missing of one seed, its data opened once; return why rows are refused."""
     missing = [row for row in rows if _label(options, student, seed, row) not in cells.known]
+    refused: dict[str, str] = {}
     if not missing:
-        return
+        return refused
     state = start_state(options, student, seed)
     for row in missing:
-        label = _label(options, student, seed, row)
+        label, stage = _label(options, student, seed, row), stage_of(options, student, row)
 
-        def make(row: str = row, label: str = label) -> dict[str, Cell]:
-            return {label: _measure(options, state, student, row)}
+        def make(stage: DistillStage = stage, label: str = label) -> dict[str, Cell]:
+            return {label: {"top-1": _accuracy(distill.run(state, stage, Silent()))}}
 
-        with contextlib.suppress(StageError):  # its row says why
+        try:
+            distill.requires(state, stage)
+        except StageError as error:
+            refused[row] = str(error)
+        else:
             cells.get(label, make)
+    return refused
 
 
 def _over_seeds(options: argparse.Namespace, cells: Cells, student: str, row: str) -> list[Cell]:
@@ -190,27 +194,12 @@ def start_state(options: argparse.Namespace, student: str, seed: int) -> Compres
     return replace(state, data=held)
 
 
-def _refusal(options: argparse.Namespace, student: str, row: str) -> str:
-    state = start_state(options, student, 0)
-    try:
-        distill.requires(state, stage_of(options, student, row))
-    except StageError as error:
-        return str(error)
-    return "not measured"
-
-
-def _measure(options: argparse.Namespace, state: CompressionState, student: str, row: str) -> Cell:
-    stage = stage_of(options, student, row)
-    distill.requires(state, stage)
-    return {"top-1": _accuracy(state, distill.run(state, stage, Silent()).model)}
-
-
 @torch.no_grad()
-def _accuracy(state: CompressionState, model: fx.GraphModule) -> float:
+def _accuracy(state: CompressionState) -> float:
     right = count = 0
     for inputs, targets in batches(state.data, state.data.validation, state.spec, 250):
         assert targets is not None
-        right += int((output_tensors(model(*inputs))[0].argmax(1) == targets).sum())
+        right += int((output_tensors(state.model(*inputs))[0].argmax(1) == targets).sum())
         count += len(targets)
     return right / count
 
