@@ -10,8 +10,9 @@ One block a student, one row a loss: top-1 on the validation samples, mean and s
 over the seeds, and how far the mean is from plain KL's in standard errors of the difference. All
 rows have the same steps, batches and optimiser; a seed sets the student's weights and the order of
 samples. Two versions of each sample take turns, so that the teacher's answers can be stored; where
-a row has a live teacher or a part of the samples, its name says so. A loss that cannot be used on a
-pair has the stage's reason in its row.
+a row has a live teacher or a part of the samples, its name says so. Losses from which the last
+layer learns nothing are "alone" with labels. A loss that cannot be used on a pair has the stage's
+reason in its row.
 
 Every finished cell is stored in the file of ``--results``, seed by seed; the same command goes on
 from there, with more losses too. What a step costs: ``benchmarks/distill_cost.py``.
@@ -34,6 +35,7 @@ from benchmarks.jobs import add_model_options, open_job, state_of
 from edgekd.cache import StepCache
 from edgekd.data.loader import batches
 from edgekd.data.parts import part, unlabelled_places, with_train
+from edgekd.distillation.losses import PLACES
 from edgekd.errors import StageError
 from edgekd.graph.program import output_tensors, to_module
 from edgekd.loss_settings import LossSettings
@@ -43,6 +45,8 @@ from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
 
 PLAIN, LABELS, VIEWS = "kl", "labels only", 2
+# From these alone the last layer, which no feature is behind, would learn nothing.
+HEADLESS = {get_args(kind.model_fields["loss"].annotation)[0] for kind in PLACES} - {"one-for-all"}
 # Rows that are no sum of losses, as keys of the stage.
 FURTHER: dict[str, dict[str, Any]] = {
     "kl, live teacher": {"stored_views": None},
@@ -106,7 +110,11 @@ def loss_names() -> list[str]:
 
 def _rows(losses: list[str]) -> list[str]:
     others = [name for name in losses if name != PLAIN]
-    pairs = [row for name in others for row in (name, f"{name} + {PLAIN}")]
+    pairs = [
+        row
+        for name in others
+        for row in (f"{name} + labels" if name in HEADLESS else name, f"{name} + {PLAIN}")
+    ]
     return [LABELS, PLAIN, f"{PLAIN} + labels", *FURTHER, *pairs]
 
 
