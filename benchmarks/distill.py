@@ -39,11 +39,8 @@ from edgekd.data.loader import batches
 from edgekd.data.parts import part, unlabelled_places, with_train
 from edgekd.data.samples import ArraySamples, Samples
 from edgekd.distillation.losses import PLACES
-from edgekd.errors import StageError
 from edgekd.graph.program import output_tensors, to_module
 from edgekd.loss_settings import LossSettings
-from edgekd.progress import Silent
-from edgekd.stages import distill
 from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
 
@@ -164,59 +161,6 @@ def _fill(
     refused: dict[str, str] = {}
     if not missing:
         return refused
-    state = start_state(options, student, seed)
-    tests = {"validation": state.data.validation}
-    if options.test:
-        tests["test"] = _test_samples(options, state)
-    for row in missing:
-        label, stage = _label(options, student, seed, row), stage_of(options, student, row)
-
-        def make(stage: DistillStage = stage, label: str = label) -> dict[str, Cell]:
-            trained = distill.run(state, stage, Silent())
-            found = {name: _right(trained, samples) for name, samples in tests.items()}
-            right = sum(share * len(tests[name]) for name, share in found.items())
-            return {label: found | {"all": right / sum(map(len, tests.values()))}}
-
-        try:
-            cells.get(label, make)
-        except StageError as error:
-            refused[row] = str(error)
-    return refused
-    state = start_state(options, student, seed)
-    tests = {"validation": state.data.validation}
-    if options.test:
-        tests["test"] = _test_samples(options, state)
-    for row in missing:
-        label, stage = _label(options, student, seed, row), stage_of(options, student, row)
-
-        def make(stage: DistillStage = stage, label: str = label) -> dict[str, Cell]:
-            trained = distill.run(state, stage, Silent())
-            found = {name: _right(trained, samples) for name, samples in tests.items()}
-            right = sum(share * len(tests[name]) for name, share in found.items())
-            return {label: found | {"all": right / sum(map(len, tests.values()))}}
-
-        try:
-            cells.get(label, make)
-        except StageError as error:
-            refused[row] = str(error)
-    return refused
-    state = start_state(options, student, seed)
-    tests = {"validation": state.data.validation}
-    if options.test:
-        tests["test"] = _test_samples(options, state)
-    for row in missing:
-        label, stage = _label(options, student, seed, row), stage_of(options, student, row)
-
-        def make(stage: DistillStage = stage, label: str = label) -> dict[str, Cell]:
-            return {label: {"top-1": _accuracy(distill.run(state, stage, Silent()))}}
-
-        try:
-            distill.requires(state, stage)
-        except StageError as error:
-            refused[row] = str(error)
-        else:
-            cells.get(label, make)
-    return refused
 
 
 def _over_seeds(options: argparse.Namespace, cells: Cells, student: str, row: str) -> list[Cell]:
@@ -256,6 +200,8 @@ def _test_samples(options: argparse.Namespace, state: CompressionState) -> Sampl
     decoded, labels = files.batch(places)
     assert labels is not None
     (images,), ((name, own),) = decoded.values(), example.items()
+    if own.shape[1] == images.shape[-1]:
+        images = images.transpose(0, 3, 1, 2)
     assert images.shape[1:] == own.shape[1:], "images of another size than the data's"
     return ArraySamples({name: images}, labels)
 
