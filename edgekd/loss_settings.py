@@ -292,12 +292,11 @@ class TwoTeacher(Settings):
 
 
 class Bins(Settings):
-    """Coordinates as logits over bins, one output an axis; its weight may fall to 0."""
+    """Coordinates as logits over bins, one output for each axis."""
 
     loss: Literal["bins"]
     weight: Weight = 0.1
     sharpness: Positive = 10.0
-    vanishing: Annotated[bool, Field(strict=True)] = False
 
 
 class DenseKl(Settings):

@@ -37,6 +37,7 @@ ALONE: dict[type[Any], Callable[[Any], Term]] = {
     settings.LabelTrust: logits.trust,
     settings.DenseKl: dense.dense_kl_term,
     settings.FerKd: outputs.ferkd_term,
+    settings.Bins: outputs.bins_term,
     settings.TwoTeacher: outputs.two_teacher,
 }
 PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
@@ -55,7 +56,6 @@ PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
     settings.ChannelWise: features.channel_wise,
     settings.MiniLm: features.minilm_term,
     settings.First: outputs.first_term,
-    settings.Bins: outputs.bins_term,
     settings.Context: dense.context,
     settings.Fusion: dense.fusion,
     settings.PatchEmbedding: dense.patch_embedding,

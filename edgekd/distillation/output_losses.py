@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgekd import loss_settings as settings
 from edgekd.algorithms import ferkd, first, pose_distillation, two_teacher_regression
@@ -89,43 +88,12 @@ def two_teacher(options: settings.TwoTeacher) -> Term:
     return Term(needs, compare, each_teacher=True)
 
 
-class Vanishing(nn.Module):
-    """A weight that falls from 1 to ``1 / steps`` over the training, step by step."""
-
-    done: Tensor
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = max(steps, 1)
-        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
-
-    def factor(self) -> float:
-        """Return the weight of the step that comes next."""
-        step = min(int(self.done), self.steps - 1)
-        return pose_distillation.vanishing_weight(step, self.steps)
-
-    def update(self) -> None:
-        """Count a step."""
-        self.done += 1
-
-
-def bins_term(options: settings.Bins, pair: Pairing) -> Term:
+def bins_term(options: settings.Bins) -> Term:
     """Return the term of ``bins_loss`` over all outputs, one for each axis of the coordinates."""
 
-    def judge(seen: Answers) -> Tensor:
+    def compare(seen: Answers) -> Tensor:
         return pose_distillation.bins_loss(
             list(seen.outputs), list(seen.teacher_outputs), sharpness=options.sharpness
         )
 
-    schedule = Vanishing(pair.steps) if options.vanishing else None
-
-    def compare(seen: Answers) -> Tensor:
-        return judge(seen) if schedule is None else schedule.factor() * judge(seen)
-
-    return Term(
-        frozenset({"bins"}),
-        compare,
-        schedule,
-        None if schedule is None else schedule.update,
-        judge=judge,
-    )
+    return Term(frozenset({"bins"}), compare, judge=compare)

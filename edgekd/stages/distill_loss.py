@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -28,32 +28,20 @@ class Learning:
     """What the student learns by.
 
     ``terms`` have their weights beside them. ``taps`` are the tensors in between that they compare;
-    ``slices`` says which of them belong to which term. ``side`` says what the outputs are.
+    ``parts`` says which of them belong to which term. ``side`` says what the outputs are.
     """
 
     terms: Sequence[tuple[Term, float]]
     label_weight: float
     side: Side
     taps: Sequence[Tap] = ()
-    slices: Sequence[slice] = ()
+    parts: Sequence[tuple[int, ...]] = ()
     panel: Panel = field(default_factory=lambda: Panel((), 1.0, True))
 
     @property
     def each_teacher(self) -> bool:
         """Tell whether a term needs every teacher's own answer."""
         return any(term.each_teacher for term, _ in self.terms)
-
-    def ask(self, teacher: Callable[[Inputs], list[Tensor]], inputs: Inputs) -> list[Tensor]:
-        """Return what the student learns from, of all teachers together.
-
-        ``teacher`` gives the original's outputs, and its tensors in between behind them. The first
-        is then the average of all; behind everything stand the teachers' own answers, if a term
-        needs them. An original that teaches nothing is not run.
-        """
-        found = teacher(inputs) if self.panel.asks_original else []
-        answers = self.panel.ask(found, inputs)
-        each = answers if self.each_teacher else []
-        return [self.panel.combine(answers), *found[1:], *each]
 
 
 def stage_loss(
@@ -75,7 +63,7 @@ def stage_loss(
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
     train_batch_norm(learner, training)
-    reference = folded(with_outputs(teacher, [tap.teacher for tap in taps]))
+    ask = answers_of(teacher, replace(learning, taps=taps))
     own = len(output_nodes(student))
     each = len(learning.panel.others) + learning.panel.asks_original
     each = each if learning.each_teacher else 0
@@ -84,17 +72,13 @@ def stage_loss(
     names = [node.name for node in student.graph.nodes if node.op == "placeholder"]
     compare = judge_of(learning.side)
 
-    @torch.no_grad()
-    def ask(inputs: Inputs) -> list[Tensor]:
-        return learning.ask(lambda inputs: run(reference, inputs), inputs)
-
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
         with autocast(inputs[0].device, training and mixed):
             found = run(learner, inputs)
             expected = list(known)
             if learning.terms and not known:
-                expected = ask(inputs)
+                expected = list(ask(*inputs))
         parts: list[Tensor] = []
         if learning.label_weight > 0 and targets is not None and of_labels is not None:
             parts.append(learning.label_weight * of_labels(found[0], targets))
@@ -108,8 +92,11 @@ def stage_loss(
             parts += [weight * judge(answers) for judge, weight in judges]
         valid = valid_tokens(names, inputs)
         for index, (term, weight) in enumerate(learning.terms if training else ()):
-            part = learning.slices[index] if learning.slices else slice(0, 0)
-            seen, reference_seen = found[own:][part], expected[own:][part]
+            part = learning.parts[index] if learning.parts else ()
+            seen, reference_seen = (
+                [tensors[start + i] for i in part]
+                for tensors, start in ((found, own), (expected, own + each))
+            )
             value = term(
                 found[:own],
                 seen,
@@ -117,7 +104,7 @@ def stage_loss(
                 reference_seen,
                 targets,
                 valid,
-                expected[len(expected) - each :],
+                expected[own : own + each],
             )
             parts.append(weight * value)
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
@@ -130,6 +117,35 @@ def judge_of(side: Side) -> Callable[[Tensor, Tensor], Tensor]:
     if side.pixel_classes:
         return partial(dense_kl, temperature=JUDGE_TEMPERATURE)
     return kl_judge if side.classes else relative_mse_loss
+
+
+@dataclass(frozen=True)
+class AskTeachers:
+    """What all teachers answer together, and behind that the original's features.
+
+    In between is every teacher's own first output, if ``each``. ``features`` is how many of the
+    outputs of ``own`` are features. An original that does not teach is not run.
+    """
+
+    own: fx.GraphModule
+    panel: Panel
+    features: int = 0
+    each: bool = False
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return float32 outputs, then features, for a batch of inputs."""
+        found = run(self.own, inputs) if self.panel.asks_original else []
+        answers = self.panel.ask(found, inputs)
+        first, each = self.panel.combine(answers), answers if self.each else ()
+        split = len(found) - self.features
+        return first, *found[1:split], *each, *found[split:]
+
+
+def answers_of(teacher: fx.GraphModule, learning: Learning) -> AskTeachers:
+    """Return what the student learns from: the teachers' outputs, and what ``taps`` name."""
+    tapped = with_outputs(teacher, [tap.teacher for tap in learning.taps])
+    return AskTeachers(folded(tapped), learning.panel, len(learning.taps), learning.each_teacher)
 
 
 def kl_judge(student: Tensor, teacher: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from edgekd.graph.devices import move
 from edgekd.graph.program import digest
 from edgekd.model.trace import quiet
 from edgekd.progress import Progress
+from edgekd.stages.adaptive_samples import Adapt
 from edgekd.stages.checkpoint import Checkpoint, Restorable
 from edgekd.stages.passes import Passes, to_device
 from edgekd.stages.teacher_cache import TeacherOutputs
@@ -52,6 +53,7 @@ def schedule_of(
         max_steps=options.max_steps,
         weight_decay=decay if options.weight_decay is None else options.weight_decay,
         optimizer=optimizer,
+        clip_norm=options.clip_norm,
     )
 
 
@@ -81,13 +83,17 @@ def train_student(
     batch_statistics: bool = True,
     undo: bool = True,
     frozen: Collection[str] = (),
+    views: int | None = None,
+    adapt: Adapt | None = None,
 ) -> dict[str, Any]:
     """Train ``student`` in place by any loss; return details for the report.
 
     What ``distill`` says of its arguments holds here too. ``loss_in`` gives the loss to train by,
     and the one on the calibration samples that decides whether the training is kept. ``known`` are
     the teacher's outputs where they are stored. ``beside`` has weights that learn with the student
-    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well.
+    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well. With
+    ``views`` so many versions of each augmented sample take turns; ``adapt`` says
+    what a pass does with them.
     """
     start = digest(student)
     move(student, device)
@@ -98,7 +104,7 @@ def train_student(
     judge = loss_in(training=False)  # what is deployed has no 16-bit floats
     held_out = [held_out_loss(state, judge, device)]
     average = None if options.ema is None else _average(student, options.ema)
-    passes = Passes(state, options, known, device)
+    passes = Passes(state, options, known, device, views=views, adapt=adapt)
     kept_parts: dict[str, Restorable] = {"student": student, "passes": passes, **parts}
     trained = list(student.parameters())
     if beside is not None:
