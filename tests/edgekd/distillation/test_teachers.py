@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,46 @@ def test_both_kinds_of_files_answer_as_the_network(tmp_path: Path) -> None:
     files = [tmp_path / "t.pt2", onnx_file(wanted, tmp_path / "t.onnx")]
     for box in (open_teacher(path, loaded()) for path in files):
         torch.testing.assert_close(box.predict((x,)), net(x).detach())
+
+
+def top_k_file(model: LoadedModel, path: Path, *, softmax: bool = True) -> Path:
+    """Write the model with nothing but its two likeliest classes as outputs."""
+    graph = onnx.load(onnx_file(model, path))
+    (logits,) = (output.name for output in graph.graph.output)
+    first = "probabilities" if softmax else logits
+    if softmax:
+        graph.graph.node.append(onnx.helper.make_node("Softmax", [logits], [first], axis=-1))
+    graph.graph.initializer.append(onnx.helper.make_tensor("k", onnx.TensorProto.INT64, [1], [2]))
+    graph.graph.node.append(onnx.helper.make_node("TopK", [first, "k"], ["values", "classes"]))
+    del graph.graph.output[:]
+    for name, kind in (("values", onnx.TensorProto.FLOAT), ("classes", onnx.TensorProto.INT64)):
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, ["N", 2]))
+    onnx.save(graph, path)
+    return path
+
+
+def test_a_file_may_tell_its_likeliest_classes_alone(tmp_path: Path) -> None:
+    x, model = torch.randn(5, 6), loaded(4)
+    expected = to_module(model.program)(x).softmax(-1).detach()
+    found = open_teacher(top_k_file(model, tmp_path / "t.onnx"), model).predict((x,)).softmax(-1)
+    values, classes = expected.topk(2)
+    torch.testing.assert_close(found.gather(1, classes), values)
+    others = torch.ones(5, 4).scatter(1, classes, 0.0).bool()
+    left = ((1 - values.sum(1, keepdim=True)) / 2).expand(5, 2)
+    torch.testing.assert_close(found[others].reshape(5, 2), left)
+
+
+def test_likeliest_classes_with_logits_say_too_little(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    net = nn.Linear(6, 4).eval()
+    with torch.no_grad():
+        net.bias.copy_(torch.arange(4.0))
+    model = to_program(OpenedModel("x", net, None, "", {}), EXAMPLE)
+    path = top_k_file(model, tmp_path / "t.onnx", softmax=False)
+    with pytest.raises(ModelError, match=r"are no probabilities, .* put a softmax over all"):
+        open_teacher(path, model)
+    with pytest.raises(ModelError, match=r"names class 3, and the model has 3 classes"):
+        open_teacher(top_k_file(model, path), loaded(3))
 
 
 @pytest.mark.parametrize(
