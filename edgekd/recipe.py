@@ -15,7 +15,7 @@ from edgekd.device import DeviceProfile, data_root, is_file_name
 from edgekd.errors import RecipeError
 from edgekd.loss_settings import Count
 from edgekd.settings import Number, Settings, SettingsError, nearest, read, validate
-from edgekd.training_settings import Distill, DistillStage, Recovery, Training
+from edgekd.training_settings import Distill, DistillStage, OtherTeacher, Recovery, Training
 
 DATA_FREE = "int8-data-free"  # the recipe where neither data nor a recipe is given
 PRUNED = "pruned-int8-distilled"  # where a speed is asked for and no recipe is given
@@ -300,6 +300,20 @@ def with_student(recipe: Recipe, student: str | None, weights: Path | None) -> R
         changed["student"] = student
     stages = (*recipe.stages[:index], stage.model_copy(update=changed), *recipe.stages[index + 1 :])
     return recipe.model_copy(update={"stages": stages})
+
+
+def taught_by(recipe: Recipe, file: Path) -> Recipe:
+    """Return the recipe with a file in the original's place as a teacher of ``distill`` stages."""
+
+    def changed(stage: DistillStage) -> DistillStage:
+        if stage.original_weight == 0:
+            return stage
+        own = OtherTeacher(file=str(file), weight=stage.original_weight)
+        update = {"teachers": (own, *stage.teachers), "original_weight": 0.0}
+        return stage.model_copy(update=update)
+
+    stages = (changed(s) if isinstance(s, DistillStage) else s for s in recipe.stages)
+    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def list_recipes() -> tuple[str, ...]:

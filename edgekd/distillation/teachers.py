@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime
 import torch
 from torch import Tensor
 
-from edgekd.algorithms.restore_targets import restore_targets
 from edgekd.algorithms.several_teachers import ensemble_logits
-from edgekd.errors import BundleError, ModelError
+from edgekd.distillation.onnx_teacher import Inputs, Predict, onnx_teacher
+from edgekd.errors import ModelError
 from edgekd.graph.program import output_tensors, to_module
 from edgekd.model.load import open_model
-from edgekd.model.program import LoadedModel, to_program
+from edgekd.model.program import to_program
+from edgekd.model.student import Form
 from edgekd.model.user_code import first_line
-from edgekd.runtime.onnx_file import check_onnx
-from edgekd.runtime.options import session_options
-
-_LEAST = 1e-12  # a probability whose logarithm is finite
-
-Inputs = tuple[Tensor, ...]
-Predict = Callable[[Inputs], Tensor]  # the first output, float32, on the CPU
 
 
 @dataclass(frozen=True)
@@ -36,20 +29,19 @@ class BlackBox:
     predict: Predict
 
 
-def open_teacher(path: Path, model: LoadedModel) -> BlackBox:
+def open_teacher(path: Path, model: Form) -> BlackBox:
     """Open an ONNX model or a .pt2 file as a teacher beside ``model``.
 
     Inputs are given by position. An ONNX model that gives probabilities and their classes, floats
-    and integers ``(N, k)``, tells its likeliest classes alone: ``_from_top_k`` makes logits of them.
-    Raises ModelError for a file that cannot be used, and for a first output of another shape than
-    that of ``model``.
+    and integers ``(N, k)``, tells its likeliest classes alone. Raises ModelError for a file that
+    cannot be used, and for a first output of another shape than that of ``model``.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"teacher {path} cannot be read: {error.strerror or error}") from None
     is_onnx = path.suffix == ".onnx"
-    predict = _onnx(path, content, model) if is_onnx else _program(path, model)
+    predict = onnx_teacher(path.name, content, model.spec) if is_onnx else _program(path, model)
     wanted = tuple(size or len(model.example[0]) for size in model.spec.outputs[0].shape)
     try:
         found = predict(model.example)
@@ -68,63 +60,7 @@ def open_teacher(path: Path, model: LoadedModel) -> BlackBox:
     return BlackBox(str(path), hashlib.sha256(content).hexdigest(), predict)
 
 
-def _onnx(path: Path, content: bytes, model: LoadedModel) -> Predict:
-    try:
-        check_onnx(content, path.name)
-    except BundleError as error:
-        raise ModelError(f"teacher {str(error).partition(';')[0]}; give one file") from None
-    try:
-        session = onnxruntime.InferenceSession(
-            content, session_options("onnxruntime"), providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime's errors have no common base
-        raise ModelError(f"teacher {path.name} cannot be loaded: {first_line(error)}") from error
-    names = [entry.name for entry in session.get_inputs()]
-    if len(names) != len(model.spec.inputs):
-        raise ModelError(
-            f"teacher {path.name} has {len(names)} inputs, the model {len(model.spec.inputs)}"
-        )
-    outputs = session.get_outputs()
-    classes = model.spec.outputs[0].shape[-1] if _is_top_k(outputs) else None
-    asked = [output.name for output in outputs[: 1 if classes is None else 2]]
-
-    def predict(inputs: Inputs) -> Tensor:
-        feed = {name: x.cpu().numpy() for name, x in zip(names, inputs, strict=True)}
-        first, *others = (torch.from_numpy(array) for array in session.run(asked, feed))
-        if classes is None:
-            return first.float()
-        return _from_top_k(first.float(), others[0].long(), classes, path.name)
-
-    return predict
-
-
-def _is_top_k(outputs: Sequence[onnxruntime.NodeArg]) -> bool:
-    integers = ("tensor(int64)", "tensor(int32)")
-    return (
-        len(outputs) == 2
-        and outputs[1].type in integers
-        and all(len(output.shape) == 2 for output in outputs)
-    )
-
-
-def _from_top_k(probabilities: Tensor, chosen: Tensor, classes: int, name: str) -> Tensor:
-    """Return logits ``(N, classes)``: what is left of 1 is spread evenly over the other classes.
-
-    Raises ModelError for numbers that are no probabilities, or no classes.
-    """
-    if probabilities.min() < 0 or probabilities.sum(1).max() > 1 + 1e-3:
-        raise ModelError(
-            f"teacher {name} gives its likeliest classes with numbers that are no probabilities, "
-            "so that those of the others are not known: put a softmax over all before its top-k"
-        )
-    if chosen.min() < 0 or chosen.max() >= classes:
-        raise ModelError(
-            f"teacher {name} names class {int(chosen.max())}, and the model has {classes} classes"
-        )
-    return restore_targets(probabilities, chosen, classes).clamp_min(_LEAST).log()
-
-
-def _program(path: Path, model: LoadedModel) -> Predict:
+def _program(path: Path, model: Form) -> Predict:
     opened = open_model(path)
     if opened.program is None:
         raise ModelError(f"teacher {path.name} is no .pt2 or ONNX file; save it as one of them")

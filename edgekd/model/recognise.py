@@ -64,7 +64,10 @@ def _what_else(data: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the model: run git lfs pull"
     if _looks_like_onnx(data):
-        return f"is an ONNX model, but edgekd compresses PyTorch models: {_RE_EXPORT}"
+        return (
+            f"is an ONNX model, which cannot be changed: {_RE_EXPORT}, or give --student, a "
+            "network of your own that learns from it"
+        )
     if data[257:262] == b"ustar":
         return "is a tar file; extract it first, or save the model again with a current torch"
     if data[:1] == b"\x80":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,7 +72,10 @@ def describe(options: DistillStage) -> str:
     if weights_of(options)[1] > 0:
         names.append("labels")
     others = f" and {len(options.teachers)} more" if options.teachers else ""
-    return f"{who} learns from the original{others} by {', '.join(names)}, {options.epochs} epochs"
+    teachers = f"the original{others}"
+    if options.original_weight == 0:
+        teachers = ", ".join(Path(teacher.file).name for teacher in options.teachers)
+    return f"{who} learns from {teachers} by {', '.join(names)}, {options.epochs} epochs"
 
 
 @dataclass(frozen=True)
@@ -206,8 +210,9 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
             places = places_of(entry, student, teacher)
             if places and options.original_weight == 0:
                 raise ValueError(
-                    "it compares tensors in between, and with 'original_weight: 0' only files "
-                    "teach, of which nothing but outputs is known; use losses on outputs"
+                    "it compares tensors in between, and with 'original_weight: 0', as for an ONNX "
+                    "model, only files teach, of which nothing but outputs is known; use losses on "
+                    "outputs"
                 )
             pair = Pairing(
                 _side(state, [mine.shape for mine, _ in places]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from edgekd.job import CompressRequest
 from edgekd.model.load import OpenedModel
 from edgekd.model.program import to_program
 from edgekd.model.save import save_model
-from edgekd.pipeline import CompressResult, compress
+from edgekd.pipeline import CompressResult, compress, plan
 
 STUDENT = """
 import torch
@@ -179,6 +180,33 @@ def test_numbers_and_embeddings(
     assert {entry["metric"] for entry in done.manifest["stages"]} == {metric}
 
 
+def test_an_onnx_model_teaches_a_student_in_its_place(folder: Path) -> None:
+    path = Path(write_teacher(folder, "original", 3))
+    stage = {**DISTILL, "losses": [{"loss": "kl"}, {"loss": "first", "top_k": 2}]}
+    asked = request(folder, "classes", stage)
+    done = compress(replace(asked, model=path))
+    details = distilled(done)
+    assert (details["student"]["teachers"], details["student"]["factory"]) == (
+        1,
+        "student.py:numbers",
+    )
+    assert done.manifest["source"]["kind"] == "onnx"
+    assert (done.out / "baseline.onnx").read_bytes() == path.read_bytes()
+    first, last = done.manifest["stages"]
+    assert first["quality"]["agreement"] == 1.0 and last["quality"]["agreement"] < 1.0
+    assert [step.cached for step in plan(replace(asked, model=path)).steps] == [True, True]
+
+    for changed, reason in (
+        ({**stage, "losses": [{"loss": "hint"}]}, "'hint': it compares tensors in between, and"),
+        (QUANTIZE, "is an ONNX model, which cannot be changed: .* give --student"),
+    ):
+        student = None if changed is QUANTIZE else asked.student
+        wrong = request(folder, "classes", changed, student=student)
+        with pytest.raises(EdgekdError, match=reason):
+            compress(replace(wrong, model=path))
+
+
+@pytest.mark.slow
 def test_a_frozen_file_is_the_only_teacher(folder: Path) -> None:
     teachers = {"teachers": [{"file": write_teacher(folder, "only", 3)}], "original_weight": 0.0}
     losses = [{"loss": "kl"}, {"loss": "first", "top_k": 2}, {"loss": "ferkd"}]
