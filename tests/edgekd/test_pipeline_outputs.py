@@ -99,7 +99,7 @@ def request(folder: Path, kind: str, *stages: dict[str, Any], **given: Any) -> C
     return CompressRequest(
         folder / f"{net}.pt2",
         str(folder / f"{kind}.npz"),
-        target="jetson",  # its latency is not measured
+        target="raspberry-pi-5",  # its latency is not measured here
         recipe=str(folder / "mine.yaml"),
         out=folder / "out",
         cache=folder / "cache",
@@ -113,27 +113,24 @@ def distilled(result: CompressResult) -> dict[str, Any]:
     return found
 
 
-def test_a_segmenter_is_distilled_at_every_pixel_and_quantized(folder: Path) -> None:
+def test_a_segmenter_is_distilled_at_every_pixel(folder: Path) -> None:
     losses = [
         {"loss": "dense-kl", "labelled_only": True},
         {"loss": "acam", "layers": [{"student": "1", "teacher": "deep"}]},
     ]
-    stage = {**DISTILL, "losses": losses, "label_weight": 0.5}
-    done = compress(request(folder, "maps", stage, QUANTIZE))
+    done = compress(request(folder, "maps", {**DISTILL, "losses": losses, "label_weight": 0.5}))
 
     details = distilled(done)
     assert details["student"]["compared"] and details["student"]["training_only_parameters"] > 0
     assert details["held_out_loss"][1] < details["held_out_loss"][0]
-    first, *_, last = done.manifest["stages"]
+    first, last = done.manifest["stages"]
     assert (first["metric"], first["accuracy"]) == ("miou", 1.0)
-    assert (last["name"], last["metric"]) == ("quantize", "miou")
     assert "right pixels" in (done.out / "report.html").read_text("utf-8")
     again = evaluate(done.out, str(folder / "maps.npz"))
     assert again.same_samples and 0 < again.quality.value < 1
     assert again.quality.value == pytest.approx(last["accuracy"], abs=0.02)
-    assert again.quality.pixel_accuracy == pytest.approx(
-        last["quality"]["pixel_accuracy"], abs=0.02
-    )
+    right = last["quality"]["pixel_accuracy"]
+    assert again.quality.pixel_accuracy == pytest.approx(right, abs=0.02)
 
 
 def test_labels_of_pixels_do_not_move_with_the_image(folder: Path) -> None:
@@ -143,11 +140,16 @@ def test_labels_of_pixels_do_not_move_with_the_image(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pixels_are_learnt_without_being_asked_for_it(folder: Path) -> None:
-    stage = {**DISTILL, "augment": "crop-flip", "epochs": 4, "max_steps": 9}
-    details = distilled(compress(request(folder, "maps", stage)))
+def test_pixels_are_learnt_without_being_asked_for_it_and_quantized(folder: Path) -> None:
+    stage = {**DISTILL, "augment": "crop-flip", "epochs": 8, "max_steps": 24}
+    done = compress(request(folder, "maps", stage, QUANTIZE | {"distill": {"epochs": 1}}))
+    details = distilled(done)
     assert [entry["loss"] for entry in details["student"]["losses"]] == ["dense-kl"]
     assert details["held_out_loss"][1] < details["held_out_loss"][0]
+    _, student, integers = done.manifest["stages"]
+    assert integers["name"] == "quantize" and integers["metric"] == "miou"
+    assert integers["accuracy"] > 0.8 * student["accuracy"]
+    assert done.manifest["parity"]["passed"]
 
 
 def write_teacher(folder: Path, name: str, seed: int = 0) -> str:
