@@ -17,7 +17,13 @@ from edgekd.data.fit import check_fit, check_ids, shape_text
 from edgekd.data.samples import StoredSamples
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, announce, load_profile
-from edgekd.distillation.frozen import Frozen, form_of, in_place_of, open_frozen
+from edgekd.distillation.frozen import (
+    Frozen,
+    form_of,
+    in_place_of,
+    open_frozen,
+    starts_as_onnx,
+)
 from edgekd.distillation.teachers import BlackBox, open_teacher
 from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError, RecipeError
 from edgekd.metrics import Budget
@@ -246,7 +252,7 @@ def _is_frozen(request: CompressRequest, recipe: Recipe) -> bool:
     """Tell whether the model is an ONNX file whose place a student takes at once."""
     first = recipe.stages[0]
     student = isinstance(first, DistillStage) and first.student is not None
-    return student and request.model.suffix == ".onnx"
+    return student and starts_as_onnx(request.model)
 
 
 def _frozen_draft(request: CompressRequest, profile: DeviceProfile, recipe: Recipe) -> Draft:

@@ -15,6 +15,7 @@ from edgekd.data.source import Dataset
 from edgekd.distillation.onnx_teacher import feed_of, open_session
 from edgekd.errors import ModelError
 from edgekd.model.program import LoadedModel
+from edgekd.model.recognise import looks_like_onnx
 from edgekd.model.user_code import first_line
 from edgekd.spec import ModelSpec, TensorSpec
 
@@ -39,6 +40,15 @@ class FrozenForm:
 
     spec: ModelSpec
     example: tuple[Tensor, ...]
+
+
+def starts_as_onnx(path: Path) -> bool:
+    """Tell whether a file is there and begins as an ONNX model does."""
+    try:
+        with path.open("rb") as file:
+            return looks_like_onnx(file.read(16))
+    except OSError:
+        return False
 
 
 def open_frozen(path: Path) -> Frozen:
