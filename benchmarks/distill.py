@@ -39,8 +39,11 @@ from edgekd.data.loader import batches
 from edgekd.data.parts import part, unlabelled_places, with_train
 from edgekd.data.samples import ArraySamples, Samples
 from edgekd.distillation.losses import PLACES
+from edgekd.errors import StageError
 from edgekd.graph.program import output_tensors, to_module
 from edgekd.loss_settings import LossSettings
+from edgekd.progress import Silent
+from edgekd.stages import distill
 from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
 
@@ -161,6 +164,24 @@ def _fill(
     refused: dict[str, str] = {}
     if not missing:
         return refused
+    state = start_state(options, student, seed)
+    tests = {"validation": state.data.validation}
+    if options.test:
+        tests["test"] = _test_samples(options, state)
+    for row in missing:
+        label, stage = _label(options, student, seed, row), stage_of(options, student, row)
+
+        def make(stage: DistillStage = stage, label: str = label) -> dict[str, Cell]:
+            trained = distill.run(state, stage, Silent())
+            found = {name: _right(trained, samples) for name, samples in tests.items()}
+            right = sum(share * len(tests[name]) for name, share in found.items())
+            return {label: found | {"all": right / sum(map(len, tests.values()))}}
+
+        try:
+            cells.get(label, make)
+        except StageError as error:
+            refused[row] = str(error)
+    return refused
 
 
 def _over_seeds(options: argparse.Namespace, cells: Cells, student: str, row: str) -> list[Cell]:

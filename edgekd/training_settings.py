@@ -146,7 +146,7 @@ class DistillStage(Training):
     batch_size: Count = 128
     optimizer: Literal["auto", "adamw", "sgd"] = "auto"
     learning_rate: Annotated[Number, Field(gt=0)] | None = None
-    clip_norm: Annotated[Number, Field(gt=0)] | None = 20.0
+    clip_norm: Annotated[Number, Field(gt=0)] | None = 100.0
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
