@@ -14,7 +14,7 @@ import yaml
 from networks import build, conv_bn
 from torch import Tensor, nn
 
-from edgekd.errors import EdgekdError
+from edgekd.errors import DataError, EdgekdError
 from edgekd.evaluate import evaluate
 from edgekd.export.onnx import export_onnx
 from edgekd.graph.program import to_module
@@ -131,6 +131,11 @@ def test_a_segmenter_is_distilled_at_every_pixel(folder: Path) -> None:
     assert again.quality.value == pytest.approx(last["accuracy"], abs=0.02)
     right = last["quality"]["pixel_accuracy"]
     assert again.quality.pixel_accuracy == pytest.approx(right, abs=0.02)
+
+    with np.load(folder / "maps.npz") as arrays:
+        np.savez(folder / "wrong.npz", x=arrays["x"], y=arrays["y"] % 100 + 9)
+    with pytest.raises(DataError, match="the model gives classes at each pixel, and the labels"):
+        evaluate(done.out, str(folder / "wrong.npz"))
 
 
 def test_labels_of_pixels_do_not_move_with_the_image(folder: Path) -> None:
