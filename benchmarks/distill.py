@@ -3,7 +3,7 @@
     python -m benchmarks.distill TEACHER --arch FILE.py:factory --data DATA.npz \\
         --student FILE.py:factory [--student FILE.py:factory] \\
         [--unlabeled DIR --unlabeled-samples 10000] [--test DIR --test-samples 2000] \\
-        [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --seeds 3 --steps 600] \\
+        [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --seeds 3 --steps 900] \\
         [--loss kl --loss hint] [--results results.json] [--cache DIR]
 
 One block a student, one row a loss: top-1 on the validation samples, on the images of ``--test`` (a
@@ -71,8 +71,9 @@ def main() -> None:
         else ""
     )
     print(
-        f"teacher {options.model.name}: {options.steps} steps of {options.batch_size}, learning "
-        f"rate {options.learning_rate or 'auto'}, {options.seeds} seed(s){unlabelled}"
+        f"teacher {options.model.name}: {options.steps} steps of {options.batch_size} samples, "
+        f"learning rate {options.learning_rate or 'auto'}, "
+        f"{options.seeds} seed(s){unlabelled}"
     )
     for student in options.student:
         rows = _rows(options.loss or loss_names())
@@ -98,7 +99,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--test", help="further labelled images to evaluate with")
     parser.add_argument("--test-samples", type=int, default=2000, help="evenly spaced ones")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, help="by default the stage's own")
     parser.add_argument("--mixed-precision", action="store_true")
