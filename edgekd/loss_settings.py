@@ -119,11 +119,14 @@ class Meal(Settings):
 
 
 class Repeated(Settings):
-    """Squared error of the probabilities, a ``label_share`` of it to the label."""
+    """Squared error of the probabilities, a ``label_share`` of it to the label.
+
+    ``auto``: the share that is best for ridge regression on the teacher's last features.
+    """
 
     loss: Literal["repeated"]
     weight: Weight = 1.0
-    label_share: Share = 0.6
+    label_share: Share | Literal["auto"] = 0.6
 
 
 class MarginPreserving(Settings):

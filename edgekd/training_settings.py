@@ -73,6 +73,10 @@ class OtherTeacher(Settings):
     weight: Annotated[Number, Field(gt=0)] = 1.0
 
 
+Paths = tuple[Annotated[str, Field(min_length=1)], ...]
+Part = Literal["head"] | Paths
+
+
 class DistillStage(Training):
     """A network learns from the original, which may be of any other architecture.
 
@@ -84,6 +88,12 @@ class DistillStage(Training):
 
     ``losses`` add up, each times its weight; null is ``kl`` for class logits and ``mse`` otherwise,
     and an empty list none at all. ``label_weight`` times the labels' cross entropy is added.
+
+    ``teacher: previous`` puts the network as it came into this stage in the original's place. With
+    ``train_only`` (paths of the student's modules or tensors, ``*`` for any name between two dots,
+    or ``head`` for the layers behind the last block) everything else stays as it is, the statistics
+    of batch norms too. What ``reset`` names is initialised anew before the training. With ``fade``
+    the weights of ``losses``, not that of labels, fall linearly to 0 over the training.
     """
 
     stage: Literal["distill"]
@@ -94,6 +104,10 @@ class DistillStage(Training):
     balance_teachers: Annotated[bool, Field(strict=True)] = False
     losses: tuple[LossSettings, ...] | None = None
     label_weight: Annotated[Number, Field(ge=0)] = 0.0
+    teacher: Literal["original", "previous"] = "original"
+    train_only: Part = ()
+    reset: Part = ()
+    fade: Annotated[bool, Field(strict=True)] = False
     epochs: Count = 30
     max_steps: Count = 20000
     batch_size: Count = 128

@@ -115,11 +115,13 @@ def plackett_luce_term(options: settings.PlackettLuce) -> Term:
 
 
 def repeated(options: settings.Repeated) -> Term:
-    """Return the term of ``repeated_distillation_loss``."""
+    """Return the term of ``repeated_distillation_loss``; its stage has found what is ``auto``."""
+    share = options.label_share
+    assert share != "auto"
 
     def loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         return repeated_distillation.repeated_distillation_loss(
-            student, teacher, labels=labels, label_share=options.label_share
+            student, teacher, labels=labels, label_share=share
         )
 
     return of_labels(repeated_distillation.NEEDS | {"labels"}, loss)

@@ -23,7 +23,10 @@ from edgekd.graph.taps import Tap
 from edgekd.loss_settings import Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
 from edgekd.stages.distill_loss import Learning, stage_loss
+from edgekd.stages.distill_parts import Parts, judge_of, parts_of
 from edgekd.stages.distillation_loss import folded
+from edgekd.stages.fade import Fade
+from edgekd.stages.label_share import check_label_share, find_label_share, with_label_share
 from edgekd.stages.randomness import Randomness, seeded
 from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.stages.train_student import schedule_of, train_student
@@ -41,7 +44,8 @@ def requires(state: CompressionState, options: DistillStage) -> None:
             "distill: 'label_weight' needs class logits with integer labels that index them; set "
             "it to 0"
         )
-    _prepare(state, options)
+    check_label_share(state, options, _teacher(state, options))
+    _prepare(state, with_label_share(options, 0.5))
 
 
 def describe(options: DistillStage) -> str:
@@ -54,23 +58,31 @@ def describe(options: DistillStage) -> str:
         names = ["its outputs"]
     if options.label_weight > 0:
         names.append("labels")
+    teacher = "what it is now" if options.teacher == "previous" else "the original"
     others = f" and {len(options.teachers)} more" if options.teachers else ""
-    return f"{who} learns from the original{others} by {', '.join(names)}, {options.epochs} epochs"
+    part = ""
+    if options.train_only:
+        part = "the head of " if options.train_only == "head" else "a part of "
+    return (
+        f"{part}{who} learns from {teacher}{others} by {', '.join(names)}, {options.epochs} epochs"
+    )
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Both networks in float form, and what is compared."""
+    """Both networks in float form, what is compared, and what of the student is trained."""
 
     student: fx.GraphModule
     teacher: fx.GraphModule
     learning: Learning
+    parts: Parts
 
 
 def run(state: CompressionState, options: DistillStage, progress: Progress) -> CompressionState:
     """Return the state with the trained student in place of the model."""
     device = training_device()
     with seeded(state.seed, device):
+        options = find_label_share(state, options, _teacher(state, options), progress, device)
         pair = _prepare(state, options)
         student, teacher, learning = pair.student, pair.teacher, pair.learning
         parameters = sum(p.numel() for p in student.parameters())
@@ -81,12 +93,22 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
         panel = _panel(state, options, folded(teacher), device)
         learning = replace(learning, panel=panel)
 
+        judge = judge_of(options, learning, student, teacher)
+        fade = Fade(schedule.steps, on=options.fade)
+        learning = replace(learning, factor=fade)
+
         def loss_in(*, training: bool) -> Loss:
             return stage_loss(
-                student, teacher, learning, training=training, mixed=options.mixed_precision
+                student,
+                teacher,
+                learning if training else judge.learning,
+                training=training,
+                mixed=options.mixed_precision,
+                frozen=pair.parts.frozen,
             )
 
-        def after_step(_: int) -> None:
+        def after_step(step: int) -> None:
+            fade.after_step(step)
             for term, _weight in learning.terms:
                 if term.after_step is not None:
                     term.after_step()
@@ -121,40 +143,48 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
             known=known,
             device=device,
             beside=beside,
-            parts={"randomness": Randomness(device)},
+            parts={"randomness": Randomness(device), "fade": fade},
             after_step=after_step,
-            # New weights cannot be worse than none; trained ones are worth keeping.
-            undo=options.student is None or options.student_weights is not None,
+            before_training=pair.parts.starter(student, state.seed),
+            undo=judge.by is not None,
+            frozen=pair.parts.frozen,
         )
     return state.with_model(
         refresh(student, state.example),
         **details,
-        student=_facts(state, options, learning, parameters, beside),
+        student=_facts(state, options, pair, parameters, beside) | {"judged_by": judge.by},
     )
 
 
 def _facts(
     state: CompressionState,
     options: DistillStage,
-    learning: Learning,
+    pair: _Pair,
     parameters: int,
     beside: nn.Module,
 ) -> dict[str, Any]:
     original = _original(state)
+    trained = (p for name, p in pair.student.named_parameters() if name not in pair.parts.frozen)
     return {
         "factory": None if options.student is None else options.student.rpartition("/")[2],
         "own_weights": options.student_weights is not None,
         "losses": [entry.model_dump(mode="json") for entry in _losses(state, options)],
         "label_weight": options.label_weight,
+        "teacher": options.teacher,
         "teachers": 1 + len(options.teachers),
         "parameters": [sum(p.numel() for p in original.parameters()), parameters],
-        "compared": [[tap.student, tap.teacher] for tap in learning.taps],
+        "trained_parameters": sum(p.numel() for p in trained),
+        "compared": [[tap.student, tap.teacher] for tap in pair.learning.taps],
         "training_only_parameters": sum(p.numel() for p in beside.parameters()),
     }
 
 
 def _original(state: CompressionState) -> fx.GraphModule:
     return state.teacher if state.original is None else state.original
+
+
+def _teacher(state: CompressionState, options: DistillStage) -> fx.GraphModule:
+    return state.model if options.teacher == "previous" else _original(state)
 
 
 def _losses(state: CompressionState, options: DistillStage) -> Sequence[LossSettings]:
@@ -170,7 +200,8 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
         assert state.student is not None  # the job has built it
         start = state.student
     student = float_form(start, state.example)
-    teacher = float_form(_original(state), state.example)
+    teacher = float_form(_teacher(state, options), state.example)
+    parts = parts_of(student, options)
     steps = schedule_of(state, options, student).steps
     terms: list[tuple[Term, float]] = []
     taps: list[Tap] = []
@@ -191,7 +222,7 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
         slices.append(slice(len(taps), len(taps) + len(places)))
         taps += [Tap(mine.node, theirs.node) for mine, theirs in places]
     learning = Learning(terms, options.label_weight, state.classification, taps, slices)
-    return _Pair(student, teacher, learning)
+    return _Pair(student, teacher, learning, parts)
 
 
 def _side(state: CompressionState, features: Sequence[Shape]) -> Side:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,7 +26,8 @@ class Learning:
     """What the student learns by.
 
     ``terms`` have their weights beside them. ``taps`` are the tensors in between that they compare;
-    ``slices`` says which of them belong to which term.
+    ``slices`` says which of them belong to which term. ``factor`` times all terms is what counts at
+    the step that is being done.
     """
 
     terms: Sequence[tuple[Term, float]]
@@ -35,6 +36,7 @@ class Learning:
     taps: Sequence[Tap] = ()
     slices: Sequence[slice] = ()
     panel: Panel = field(default_factory=lambda: Panel((), 1.0, True))
+    factor: Callable[[], float] = lambda: 1.0
 
 
 def stage_loss(
@@ -44,17 +46,19 @@ def stage_loss(
     *,
     training: bool,
     mixed: bool = False,
+    frozen: Collection[str] = (),
 ) -> Loss:
     """Return the loss of a batch.
 
     In ``training`` it is the sum of all terms, with the batch norms of the student on the
-    statistics of the batch. Otherwise it judges the student as it is deployed: by the outputs alone
-    (``kl`` or ``mse``, if anything is to be learnt from the teacher) and the labels, since terms
-    may change their target while they train. Outputs behind the first are compared as numbers.
+    statistics of the batch, but for those that are ``frozen``. Otherwise it judges the student as
+    it is deployed: by the outputs alone (``kl`` or ``mse``, if anything is to be learnt from the
+    teacher) and the labels, since terms may change their target while they train. Outputs behind
+    the first are compared as numbers.
     """
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
-    train_batch_norm(learner, training)
+    train_batch_norm(learner, training, frozen=frozen)
     reference = folded(with_outputs(teacher, [tap.teacher for tap in taps]))
     own = len(output_nodes(student))
     names = [node.name for node in student.graph.nodes if node.op == "placeholder"]
@@ -85,7 +89,7 @@ def stage_loss(
             part = learning.slices[index] if learning.slices else slice(0, 0)
             seen, reference_seen = found[own:][part], expected[own:][part]
             value = term(found[:own], seen, expected[:own], reference_seen, targets, valid)
-            parts.append(weight * value)
+            parts.append(learning.factor() * weight * value)
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
 
     return loss

@@ -77,6 +77,7 @@ def train_student(
     beside: nn.Module | None = None,
     parts: Mapping[str, Restorable] = MappingProxyType({}),
     after_step: Callable[[int], None] = lambda _step: None,
+    before_training: Callable[[], None] = lambda: None,
     carried: Mapping[str, Tensor] | None = None,
     batch_statistics: bool = True,
     undo: bool = True,
@@ -88,6 +89,7 @@ def train_student(
     and the one on the calibration samples that decides whether the training is kept. ``known`` are
     the teacher's outputs where they are stored. ``beside`` has weights that learn with the student
     and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well.
+    ``before_training`` may change the student's weights: what is undone goes back behind it.
     """
     start = digest(student)
     move(student, device)
@@ -97,6 +99,7 @@ def train_student(
     before = copy.deepcopy(student.state_dict())
     judge = loss_in(training=False)  # what is deployed has no 16-bit floats
     held_out = [held_out_loss(state, judge, device)]
+    before_training()
     average = None if options.ema is None else _average(student, options.ema)
     passes = Passes(state, options, known, device)
     kept_parts: dict[str, Restorable] = {"student": student, "passes": passes, **parts}
