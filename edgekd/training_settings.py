@@ -73,6 +73,31 @@ class OtherTeacher(Settings):
     weight: Annotated[Number, Field(gt=0)] = 1.0
 
 
+class UnlabelledSelection(Settings):
+    """The ``per_class`` best samples without a label, of which the teacher is sure enough.
+
+    A sample's class is the teacher's. It is the better, the surer the teacher and the less sure the
+    student is of it; the student counts only if it starts from weights of its own.
+    """
+
+    per_class: Count
+    least_confidence: Annotated[Number, Field(ge=0, le=1)] = 0.5
+
+
+class GapSampling(Settings):
+    """Groups on which the student lags behind the teacher are drawn more often, pass by pass.
+
+    ``by``: ``class`` (the label, or the teacher's class), or ``domain`` (with and without labels).
+    A group is drawn between ``least`` and ``most`` times as often as any; ``smoothing`` is the part
+    that is shared evenly.
+    """
+
+    by: Literal["class", "domain"] = "class"
+    smoothing: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    least: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    most: Annotated[Number, Field(ge=1)] = 2.0
+
+
 Paths = tuple[Annotated[str, Field(min_length=1)], ...]
 Part = Literal["head"] | Paths
 
@@ -94,6 +119,17 @@ class DistillStage(Training):
     or ``head`` for the layers behind the last block) everything else stays as it is, the statistics
     of batch norms too. What ``reset`` names is initialised anew before the training. With ``fade``
     the weights of ``losses``, not that of labels, fall linearly to 0 over the training.
+
+    With ``stored_views`` that many versions of each augmented sample take turns, and what the
+    teachers say of them is computed once and kept on disk, features in 16 bits; above
+    ``stored_gib`` it is refused. ``stored_top_k`` keeps that many of the likeliest classes.
+
+    ``samples`` are those to train on; ``select_unlabelled`` leaves out some without a label;
+    ``keep_fraction`` of what is left is kept, at random or the teacher's easiest or hardest.
+    ``label_weight: tied`` shares 1 among labels and losses: the less data, the more of it is the
+    teacher's. ``gap_sampling`` draws what the student lags on more often, and ``hard_augment``
+    blanks a square in images, the larger the more it disagrees with the teacher; both look at all
+    samples before each pass but the first.
     """
 
     stage: Literal["distill"]
@@ -103,11 +139,20 @@ class DistillStage(Training):
     original_weight: Annotated[Number, Field(ge=0)] = 1.0
     balance_teachers: Annotated[bool, Field(strict=True)] = False
     losses: tuple[LossSettings, ...] | None = None
-    label_weight: Annotated[Number, Field(ge=0)] = 0.0
+    label_weight: Annotated[Number, Field(ge=0)] | Literal["tied"] = 0.0
     teacher: Literal["original", "previous"] = "original"
     train_only: Part = ()
     reset: Part = ()
     fade: Annotated[bool, Field(strict=True)] = False
+    samples: Literal["all", "labelled", "unlabelled"] = "all"
+    select_unlabelled: UnlabelledSelection | None = None
+    keep_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    keep: Literal["random", "easy", "hard"] = "random"
+    gap_sampling: GapSampling | None = None
+    hard_augment: Annotated[bool, Field(strict=True)] = False
+    stored_views: Count | None = None
+    stored_top_k: Count | None = None
+    stored_gib: Annotated[Number, Field(gt=0)] = 4.0
     epochs: Count = 30
     max_steps: Count = 20000
     batch_size: Count = 128
@@ -120,6 +165,15 @@ class DistillStage(Training):
             raise ValueError("'losses' is empty and 'label_weight' 0, so that nothing is learnt")
         if self.student_weights is not None and self.student is None:
             raise ValueError("'student_weights' without 'student'")
+        if self.stored_top_k is not None and self.stored_views is None:
+            raise ValueError("'stored_top_k' without 'stored_views'")
+        if self.stored_views is not None and self.hard_augment:
+            raise ValueError(
+                "'stored_views' are the same in every pass, and 'hard_augment' changes them; "
+                "leave one out"
+            )
+        if self.select_unlabelled is not None and self.samples == "labelled":
+            raise ValueError("'select_unlabelled' with 'samples: labelled'")
         if self.original_weight == 0 and not self.teachers:
             raise ValueError("'original_weight' is 0, and there are no other 'teachers'")
         return self

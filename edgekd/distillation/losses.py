@@ -123,7 +123,7 @@ def check_needs(term: Term, pair: Pairing, *, teachers: int) -> None:
         "always the same numbers; use 'kl'",
         "several-teachers": None
         if teachers > 1
-        else "it averages several teachers; name others under 'teachers'",
+        else "it averages several teachers; name others under 'teachers', or give --teacher FILE",
     }
     for need in sorted(term.needs):
         if (reason := reasons.get(need)) is not None:
