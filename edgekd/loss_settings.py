@@ -26,6 +26,13 @@ class Kl(Settings):
     temperature: Positive = 4.0
 
 
+class HardClass(Settings):
+    """Cross entropy with the teacher's class."""
+
+    loss: Literal["hard-class"]
+    weight: Weight = 1.0
+
+
 class RelativeMse(Settings):
     """Squared error of the outputs over the teacher's mean square."""
 
@@ -263,6 +270,7 @@ class MiniLm(Settings):
 
 LossSettings: TypeAlias = Annotated[
     Kl
+    | HardClass
     | RelativeMse
     | Cosine
     | SmoothL1

@@ -109,7 +109,8 @@ class DistillStage(Training):
     it is at this place. ``student_weights`` is a checkpoint that it starts from; without one it
     starts from what the factory returns. The original teaches first; ``teachers`` are further ones,
     whose class probabilities are averaged with its own by their weights, ``original_weight`` its
-    own. With ``balance_teachers`` temperatures make all of them equally sure first.
+    own. With ``balance_teachers`` temperatures make all of them equally sure first. The original's
+    class logits are divided by ``teacher_temperature`` before anything else.
 
     ``losses`` add up, each times its weight; null is ``kl`` for class logits and ``mse`` otherwise,
     and an empty list none at all. ``label_weight`` times the labels' cross entropy is added.
@@ -138,6 +139,7 @@ class DistillStage(Training):
     teachers: tuple[OtherTeacher, ...] = ()
     original_weight: Annotated[Number, Field(ge=0)] = 1.0
     balance_teachers: Annotated[bool, Field(strict=True)] = False
+    teacher_temperature: Annotated[Number, Field(gt=0)] = 1.0
     losses: tuple[LossSettings, ...] | None = None
     label_weight: Annotated[Number, Field(ge=0)] | Literal["tied"] = 0.0
     teacher: Literal["original", "previous"] = "original"

@@ -11,6 +11,7 @@ from edgekd import loss_settings as settings
 from edgekd.algorithms import (
     balanced_kl,
     embedding_loss,
+    hard_class,
     kd_loss,
     margin_preserving,
     meal,
@@ -31,6 +32,11 @@ ANYTHING: frozenset[str] = frozenset()
 def kl(options: settings.Kl) -> Term:
     """Return the term of ``kl_loss``."""
     return of_logits(kd_loss.NEEDS, partial(kd_loss.kl_loss, temperature=options.temperature))
+
+
+def hard_class_term(_: settings.HardClass) -> Term:
+    """Return the term of ``hard_class_loss``."""
+    return of_logits(hard_class.NEEDS, hard_class.hard_class_loss)
 
 
 def standardized(options: settings.StandardizedKl) -> Term:

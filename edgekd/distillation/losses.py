@@ -21,6 +21,7 @@ _CLASSES = "class logits with integer labels that index them"
 # What a term is made of: the settings alone, or the two networks too.
 ALONE: dict[type[Any], Callable[[Any], Term]] = {
     settings.Kl: logits.kl,
+    settings.HardClass: logits.hard_class_term,
     settings.RelativeMse: logits.mse,
     settings.SmoothL1: logits.smooth_l1,
     settings.StandardizedKl: logits.standardized,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,11 +16,12 @@ from edgekd.distillation.term import Pairing, Shape, Side, Term
 from edgekd.errors import StageError
 from edgekd.graph.devices import move
 from edgekd.graph.float_form import float_form
-from edgekd.graph.program import output_tensors, refresh
+from edgekd.graph.program import divide_first_output, output_tensors, refresh
 from edgekd.graph.taps import Tap
 from edgekd.loss_settings import Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
 from edgekd.stages.adaptive_samples import adapting
+from edgekd.stages.distill_facts import facts
 from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distill_parts import Parts, judge_of, parts_of
 from edgekd.stages.distillation_loss import folded
@@ -46,6 +46,8 @@ def requires(state: CompressionState, options: DistillStage) -> None:
             "distill: 'label_weight' needs class logits with integer labels that index them; set "
             "it to 0"
         )
+    if options.teacher_temperature != 1 and not state.classification:
+        raise StageError("distill: 'teacher_temperature' is for class logits; leave it out")
     check_label_share(state, options, _teacher(state, options))
     _prepare(state, with_label_share(options, 0.5))
 
@@ -95,7 +97,6 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
             pair = _prepare(state, options)  # the number of steps follows from the samples
         student, teacher = pair.student, pair.teacher
         learning = replace(pair.learning, panel=panel)
-        parameters = sum(p.numel() for p in student.parameters())
         schedule = schedule_of(state, options, student)
         beside = nn.ModuleList(t.trained for t, _ in learning.terms if t.trained is not None)
         beside.to(device)
@@ -154,32 +155,17 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
     return replace(state, data=given.data).with_model(
         refresh(student, state.example),
         **details,
-        student=_facts(state, options, pair, parameters, beside) | {"judged_by": judge.by},
+        student=facts(
+            options,
+            _losses(state, options),
+            learning,
+            samples=len(state.data.train),
+            original=_original(state),
+            student=student,
+            parts=pair.parts,
+            judge=judge,
+        ),
     )
-
-
-def _facts(
-    state: CompressionState,
-    options: DistillStage,
-    pair: _Pair,
-    parameters: int,
-    beside: nn.Module,
-) -> dict[str, Any]:
-    original = _original(state)
-    trained = (p for name, p in pair.student.named_parameters() if name not in pair.parts.frozen)
-    return {
-        "factory": None if options.student is None else options.student.rpartition("/")[2],
-        "own_weights": options.student_weights is not None,
-        "losses": [entry.model_dump(mode="json") for entry in _losses(state, options)],
-        "label_weight": weights_of(options)[1],
-        "training_samples": len(state.data.train),
-        "teacher": options.teacher,
-        "teachers": 1 + len(options.teachers),
-        "parameters": [sum(p.numel() for p in original.parameters()), parameters],
-        "trained_parameters": sum(p.numel() for p in trained),
-        "compared": [[tap.student, tap.teacher] for tap in pair.learning.taps],
-        "training_only_parameters": sum(p.numel() for p in beside.parameters()),
-    }
 
 
 def _original(state: CompressionState) -> fx.GraphModule:
@@ -232,6 +218,7 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
         compared,
         parts,
     )
+    divide_first_output(teacher, options.teacher_temperature)
     return _Pair(student, teacher, learning, parts_of(student, options))
 
 
