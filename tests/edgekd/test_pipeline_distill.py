@@ -117,7 +117,10 @@ def test_a_student_starts_the_same_in_every_run(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "reason"),
     [
-        ("other", "gives output: float32[N, 4], but the model gives output: float32[N, 3]: a"),
+        (
+            "other",
+            "gives output: float32[N, 4], but the model that teaches gives output: float32[N, 3]",
+        ),
         ("broken", "student.py:broken() failed: RuntimeError: no such"),
         ("number", "returned a int, not a torch.nn.Module"),
         ("smal", "has no function smal; did you mean small?"),
