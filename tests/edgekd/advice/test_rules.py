@@ -148,7 +148,7 @@ def test_heads_fit_the_widths_of_the_pair() -> None:
     odd = replace(FOUND, matches=like(MAP, ("tokens", (17, 6))))
     (views,) = [a for a in apply_rules(odd) if "two views" in a.what]
     assert views.losses[0].heads == 6 and views.recipe is None
-    vectors = replace(FOUND, matches=like(MAP, ("tokens", (12, 8))))
+    vectors = replace(FOUND, matches=like(MAP, ("tokens", (60, 8))))
     assert not [a for a in apply_rules(vectors) if "two views" in a.what], "no square"
 
 
