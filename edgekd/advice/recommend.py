@@ -93,7 +93,8 @@ def _same_size(found: Findings) -> Recommendation | None:
 def _plain(_: Findings) -> Recommendation | None:
     return Recommendation(
         "student-distilled",
-        "plain KL on the outputs is what everything else is held against",
+        "labels are there and look right, and the networks are of one kind and of unlike sizes: "
+        "nothing speaks against plain KL",
         (sources.HINTON,),
     )
 
