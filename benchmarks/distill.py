@@ -2,16 +2,18 @@
 
     python -m benchmarks.distill TEACHER --arch FILE.py:factory --data DATA.npz \\
         --student FILE.py:factory [--student FILE.py:factory] \\
-        [--unlabeled DIR --unlabeled-samples 10000] \\
-        [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --seeds 3 --steps 300] \\
+        [--unlabeled DIR --unlabeled-samples 10000] [--test DIR --test-samples 2000] \\
+        [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --seeds 3 --steps 600] \\
         [--loss kl --loss hint] [--results results.json] [--cache DIR]
 
-One block a student, one row a loss: top-1 on the validation samples, mean and standard deviation
-over the seeds, and how far the mean is from plain KL's in standard errors of the difference. All
-rows have the same steps, batches and optimiser; a seed sets the student's weights and the order of
-samples. Two versions of each sample take turns, so that the teacher's answers can be stored; where
-a row has a live teacher or a part of the samples, its name says so. A loss that cannot be used on a
-pair has the stage's reason in its row.
+One block a student, one row a loss: top-1 on the validation samples, on the images of ``--test`` (a
+folder with train/CLASS/ and test/CLASS/) and on all of these, mean and standard deviation over the
+seeds; and how far the last is from plain KL's, in standard errors of the difference. All rows have
+the same steps, batches and optimiser; a seed sets the student's weights and the order of samples.
+Two versions of each sample take turns, so that the teacher's answers can be stored; where a row has
+a live teacher or a part of the samples, its name says so. Losses from which the last layer learns
+nothing are "alone" with labels. A loss that cannot be used on a pair, or does not converge, has the
+stage's reason in its row.
 
 Every finished cell is stored in the file of ``--results``, seed by seed; the same command goes on
 from there, with more losses too. What a step costs: ``benchmarks/distill_cost.py``.
@@ -32,8 +34,11 @@ import torch
 from benchmarks.cells import Cell, Cells
 from benchmarks.jobs import add_model_options, open_job, state_of
 from edgekd.cache import StepCache
+from edgekd.data.image_folder import read_image_folder
 from edgekd.data.loader import batches
 from edgekd.data.parts import part, unlabelled_places, with_train
+from edgekd.data.samples import ArraySamples, Samples
+from edgekd.distillation.losses import PLACES
 from edgekd.errors import StageError
 from edgekd.graph.program import output_tensors, to_module
 from edgekd.loss_settings import LossSettings
@@ -43,6 +48,8 @@ from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
 
 PLAIN, LABELS, VIEWS = "kl", "labels only", 2
+# From these alone the last layer, which no feature is behind, would learn nothing.
+HEADLESS = {get_args(kind.model_fields["loss"].annotation)[0] for kind in PLACES} - {"one-for-all"}
 # Rows that are no sum of losses, as keys of the stage.
 FURTHER: dict[str, dict[str, Any]] = {
     "kl, live teacher": {"stored_views": None},
@@ -72,11 +79,12 @@ def main() -> None:
         refused: dict[str, str] = {}
         for seed in range(options.seeds):
             refused |= _fill(options, cells, student, seed, rows)
-        print(f"\n{student.rpartition(':')[2]:44}{'top-1':>20}{'against kl':>14}")
+        name = student.rpartition(":")[2]
+        print(f"\n{name:44}{'validation':>16}{'test':>16}{'all':>16}{'against kl':>14}")
         plain = _over_seeds(options, cells, student, PLAIN)
         for row in rows:
             if row in refused:
-                print(f"{row:44}{'refused':>20}  {refused[row]}", flush=True)
+                print(f"{row:44}{'refused':>16}  {refused[row]}", flush=True)
             else:
                 print(_line(row, _over_seeds(options, cells, student, row), plain), flush=True)
 
@@ -87,9 +95,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--student", action="append", required=True)
     parser.add_argument("--unlabeled")
     parser.add_argument("--unlabeled-samples", type=int, default=10000, help="evenly spaced ones")
+    parser.add_argument("--test", help="further labelled images to evaluate with")
+    parser.add_argument("--test-samples", type=int, default=2000, help="evenly spaced ones")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, help="by default the stage's own")
     parser.add_argument("--mixed-precision", action="store_true")
     parser.add_argument("--loss", action="append", choices=loss_names(), help="by default all")
@@ -106,7 +116,11 @@ def loss_names() -> list[str]:
 
 def _rows(losses: list[str]) -> list[str]:
     others = [name for name in losses if name != PLAIN]
-    pairs = [row for name in others for row in (name, f"{name} + {PLAIN}")]
+    pairs = [
+        row
+        for name in others
+        for row in (f"{name} + labels" if name in HEADLESS else name, f"{name} + {PLAIN}")
+    ]
     return [LABELS, PLAIN, f"{PLAIN} + labels", *FURTHER, *pairs]
 
 
@@ -151,18 +165,22 @@ def _fill(
     if not missing:
         return refused
     state = start_state(options, student, seed)
+    tests = {"validation": state.data.validation}
+    if options.test:
+        tests["test"] = _test_samples(options, state)
     for row in missing:
         label, stage = _label(options, student, seed, row), stage_of(options, student, row)
 
         def make(stage: DistillStage = stage, label: str = label) -> dict[str, Cell]:
-            return {label: {"top-1": _accuracy(distill.run(state, stage, Silent()))}}
+            trained = distill.run(state, stage, Silent())
+            found = {name: _right(trained, samples) for name, samples in tests.items()}
+            right = sum(share * len(tests[name]) for name, share in found.items())
+            return {label: found | {"all": right / sum(map(len, tests.values()))}}
 
         try:
-            distill.requires(state, stage)
+            cells.get(label, make)
         except StageError as error:
             refused[row] = str(error)
-        else:
-            cells.get(label, make)
     return refused
 
 
@@ -194,26 +212,44 @@ def start_state(options: argparse.Namespace, student: str, seed: int) -> Compres
     return replace(state, data=held)
 
 
+def _test_samples(options: argparse.Namespace, state: CompressionState) -> Samples:
+    """Return images of a folder with their labels, as the model's own samples are laid out."""
+    example, _ = state.data.validation.batch(np.arange(1))
+    _, files, _ = read_image_folder(Path(options.test), None)
+    assert files is not None, "a folder without test/CLASS/"
+    places = np.linspace(0, len(files) - 1, options.test_samples).astype(np.int64)
+    decoded, labels = files.batch(places)
+    assert labels is not None
+    (images,), ((name, own),) = decoded.values(), example.items()
+    if own.shape[1] == images.shape[-1]:
+        images = images.transpose(0, 3, 1, 2)
+    assert images.shape[1:] == own.shape[1:], "images of another size than the data's"
+    return ArraySamples({name: images}, labels)
+
+
 @torch.no_grad()
-def _accuracy(state: CompressionState) -> float:
-    right = count = 0
-    for inputs, targets in batches(state.data, state.data.validation, state.spec, 250):
+def _right(state: CompressionState, samples: Samples) -> float:
+    right = 0
+    for inputs, targets in batches(state.data, samples, state.spec, 250):
         assert targets is not None
         right += int((output_tensors(state.model(*inputs))[0].argmax(1) == targets).sum())
-        count += len(targets)
-    return right / count
+    return right / len(samples)
 
 
 def _line(row: str, found: list[Cell], plain: list[Cell]) -> str:
-    values, base = ([100 * cell["top-1"] for cell in cells] for cells in (found, plain))
-    spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    text = f"{statistics.mean(values):.2f}{spread}"
+    text = "".join(f"{_spread([100 * cell[name] for cell in found]):>16}" for name in found[0])
+    values, base = ([100 * cell["all"] for cell in cells] for cells in (found, plain))
     apart = ""
     if len(values) > 1 and row != PLAIN:
         error = math.sqrt((statistics.variance(values) + statistics.variance(base)) / len(values))
         gap = statistics.mean(values) - statistics.mean(base)
         apart = f"{gap / error:+.1f} s.e." if error > 0 else f"{gap:+.2f} points"
-    return f"{row:44}{text:>20}{apart:>14}"
+    return f"{row:44}{text}{apart:>14}"
+
+
+def _spread(values: list[float]) -> str:
+    spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
 
 
 if __name__ == "__main__":

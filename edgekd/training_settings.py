@@ -15,7 +15,8 @@ class Training(Settings):
 
     Training takes ``epochs`` passes over the data, but at most ``max_steps`` optimiser steps.
     ``augment`` applies to images only. ``ema`` is the decay of a moving average of the weights,
-    which is kept in their place. ``mixed_precision`` is for CUDA, and for float models on CPUs with
+    which is kept in their place. ``clip_norm`` is the largest norm of a gradient that is not made
+    shorter. ``mixed_precision`` is for CUDA, and for float models on CPUs with
     fast bfloat16. ``optimizer``: ``adamw``, ``sgd`` (Nesterov momentum of 0.9), or ``auto``:
     ``sgd`` for a float model with BatchNorm, else ``adamw``; without ``learning_rate`` and
     ``weight_decay`` these are 0.05 and 5e-4 for ``sgd``, 1e-3 and 0 for ``adamw``.
@@ -29,6 +30,7 @@ class Training(Settings):
     weight_decay: Annotated[Number, Field(ge=0)] | None = None
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    clip_norm: Annotated[Number, Field(gt=0)] | None = None
     mixed_precision: Annotated[bool, Field(strict=True)] = False
 
 
@@ -160,6 +162,7 @@ class DistillStage(Training):
     batch_size: Count = 128
     optimizer: Literal["auto", "adamw", "sgd"] = "auto"
     learning_rate: Annotated[Number, Field(gt=0)] | None = None
+    clip_norm: Annotated[Number, Field(gt=0)] | None = 100.0
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:

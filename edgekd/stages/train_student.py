@@ -53,6 +53,7 @@ def schedule_of(
         max_steps=options.max_steps,
         weight_decay=decay if options.weight_decay is None else options.weight_decay,
         optimizer=optimizer,
+        clip_norm=options.clip_norm,
     )
 
 
