@@ -143,7 +143,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 ) -> None:
     monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
     given = replace(state, cache=StepCache(tmp_path / "cache"), key="a-step")
-    options = stage(losses=SUM_OF_LOSSES, augment="crop-flip", ema=0.9)
+    options = stage(losses=SUM_OF_LOSSES, augment="crop-flip", ema=0.9, fade=True, reset="head")
     whole = distill.run(state, options, Silent())
     with pytest.raises(InterruptedError):
         distill.run(given, options, Stop(at))
