@@ -84,7 +84,8 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
     """Return the state with the trained student in place of the model."""
     state = given
     with seeded(state.seed, device := training_device()):
-        options = find_label_share(state, options, _teacher(state, options), progress, device)
+        own = _teacher(state, options)
+        options, share = find_label_share(state, options, own, progress, device)
         pair = _prepare(state, options)
         move(pair.student, device)
         move(pair.teacher, device)
@@ -164,6 +165,7 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
             student=student,
             parts=pair.parts,
             judge=judge,
+            label_share=share,
         ),
     )
 

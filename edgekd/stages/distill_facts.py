@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -24,6 +24,7 @@ def facts(
     student: fx.GraphModule,
     parts: Parts,
     judge: Judge,
+    label_share: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """Return plain data; ``samples`` were trained on, numbers of parameters are pairs."""
     trained = (p for name, p in student.named_parameters() if name not in parts.frozen)
@@ -32,6 +33,7 @@ def facts(
         "factory": None if options.student is None else options.student.rpartition("/")[2],
         "own_weights": options.student_weights is not None,
         "losses": [entry.model_dump(mode="json") for entry in losses],
+        "label_share": label_share,
         "label_weight": weights_of(options)[1],
         "training_samples": samples,
         "teacher": options.teacher,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,8 @@ from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
 
 TRAINING_SAMPLES = 4096  # that the probe is fitted on, at most
+MOST_ERROR = 0.25
+DEFAULT = 0.6  # of the loss, and of the authors' example
 _WHERE = "distill: 'label_share: auto'"
 
 
@@ -59,8 +63,12 @@ def find_label_share(
     teacher: fx.GraphModule,
     progress: Progress,
     device: torch.device,
-) -> DistillStage:
-    """Return the options with the share that ``probe_label_share`` finds in the place of ``auto``.
+) -> tuple[DistillStage, dict[str, float] | None]:
+    """Return the options with a number in the place of ``auto``, and what was found; None without.
+
+    The number is what ``probe_label_share`` finds, or, where its standard error is above
+    ``MOST_ERROR``, the default of the loss: a teacher that knows the samples by heart says what
+    their labels say, and every share is as good.
 
     Its features are the means of the teacher's last tensor between blocks, its targets the labels
     and the teacher's probabilities of up to ``TRAINING_SAMPLES`` training samples as they are; it
@@ -68,7 +76,7 @@ def find_label_share(
     sets.
     """
     if not _has_auto(options):
-        return options
+        return options, None
     written = float_form(teacher, state.example)
     node = block_places(written)[-1].node
     probe = folded(with_outputs(written, [node]))
@@ -96,11 +104,15 @@ def find_label_share(
     features, labels, answers = ask(state.data.train, TRAINING_SAMPLES)
     held_out, truth, _ = ask(state.data.calibration, None)
     share = probe_label_share(features, labels, answers, held_out, truth)
-    progress.note(
-        f"distill: label_share {share:.2f}, which is best for ridge regression on the teacher's "
-        f"last features, on {len(truth)} calibration samples"
-    )
-    return with_label_share(options, share)
+    found = f"{share.best:.2f} (+- {share.error:.2f}) on {len(truth)} calibration samples"
+    used = share.best if share.error <= MOST_ERROR else DEFAULT
+    if share.error <= MOST_ERROR:
+        told = f"{used:.2f}: ridge regression on the teacher's last features finds {found}"
+    else:
+        told = f"{used:.2f}, the default: ridge regression leaves it open, at {found}"
+    progress.note(f"distill: label_share {told}")
+    facts = {"best": share.best, "error": min(share.error, sys.float_info.max), "used": used}
+    return with_label_share(options, used), facts
 
 
 def _has_auto(options: DistillStage) -> bool:

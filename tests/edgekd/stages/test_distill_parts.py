@@ -111,7 +111,10 @@ def test_the_share_of_labels_is_found_and_told(state: CompressionState) -> None:
     (entry,) = after.details["student"]["losses"]
     assert 0 <= entry["label_share"] <= 1
     (told,) = [note for note in progress.notes if "label_share" in note]
-    assert f"label_share {entry['label_share']:.2f}, which is best" in told
+    assert f"label_share {entry['label_share']:.2f}" in told
+    found = after.details["student"]["label_share"]
+    assert found["used"] == entry["label_share"]
+    assert found["used"] == (found["best"] if found["error"] <= 0.25 else 0.6)
 
 
 def test_losses_fade_and_go_on_where_they_were(state: CompressionState) -> None:
