@@ -323,6 +323,24 @@ def with_teachers(recipe: Recipe, files: Sequence[Path]) -> Recipe:
     return recipe.model_copy(update={"stages": tuple(stages)})
 
 
+def taught_by(recipe: Recipe, file: Path) -> Recipe:
+    """Return the recipe with a file in the original's place as a teacher of ``distill`` stages."""
+
+    def changed(index: int, stage: DistillStage) -> DistillStage:
+        previous = stage.teacher == "previous" and index > 0  # taught by what the file taught
+        if stage.original_weight == 0 or previous:
+            return stage
+        own = OtherTeacher(file=str(file), weight=stage.original_weight)
+        update = {"teachers": (own, *stage.teachers), "original_weight": 0.0}
+        return stage.model_copy(update=update)
+
+    stages = (
+        changed(index, stage) if isinstance(stage, DistillStage) else stage
+        for index, stage in enumerate(recipe.stages)
+    )
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
 def list_recipes() -> tuple[str, ...]:
     """Return the names of the shipped recipes."""
     return tuple(sorted(path.stem for path in (data_root() / "recipes").glob("*.yaml")))

@@ -46,8 +46,8 @@ def _no_classes(found: Findings) -> Recommendation | None:
         return None
     return Recommendation(
         "student-distilled",
-        "the output is no class logits: this recipe compares numbers, all others class "
-        "probabilities or labels",
+        "the output is no class logits of samples: this recipe compares what there is, all others "
+        "class probabilities or labels",
         (sources.REGRESSION,),
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd.errors import ModelError
 from edgekd.model.load import OpenedModel, open_model
@@ -15,9 +16,21 @@ from edgekd.model.user_code import call_factory
 from edgekd.spec import ModelSpec
 
 
-def load_student(
-    factory: str, weights: Path | None, model: LoadedModel, *, seed: int
-) -> LoadedModel:
+class Form(Protocol):
+    """What a student, or a further teacher, has to be like: inputs and outputs, and a batch."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Return names, dtypes and shapes."""
+        ...
+
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """Return one input batch of two."""
+        ...
+
+
+def load_student(factory: str, weights: Path | None, model: Form, *, seed: int) -> LoadedModel:
     """Build the network that ``factory`` returns, and export it for the inputs of ``model``.
 
     Without ``weights`` it starts from what the factory returns, which draws from random numbers of

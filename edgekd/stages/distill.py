@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from edgekd.algorithms.several_teachers import entropy_temperatures
-from edgekd.data.loader import batches
+from edgekd.distillation.label_losses import label_loss
 from edgekd.distillation.losses import build_term, check_needs, places_of
-from edgekd.distillation.teachers import Panel
 from edgekd.distillation.term import Pairing, Shape, Side, Term
 from edgekd.errors import StageError
 from edgekd.graph.devices import move
 from edgekd.graph.float_form import float_form
-from edgekd.graph.program import divide_first_output, output_tensors, refresh
+from edgekd.graph.program import divide_first_output, refresh
 from edgekd.graph.taps import Tap
-from edgekd.loss_settings import Kl, LossSettings, RelativeMse
+from edgekd.loss_settings import DenseKl, Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
 from edgekd.stages.adaptive_samples import adapting
 from edgekd.stages.distill_facts import facts
 from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distill_parts import Parts, judge_of, parts_of
+from edgekd.stages.distill_teachers import panel_of, teachers_of
 from edgekd.stages.distillation_loss import folded
 from edgekd.stages.fade import Fade
 from edgekd.stages.known_answers import known_answers
@@ -41,15 +40,28 @@ TITLE = "distill: training"
 def requires(state: CompressionState, options: DistillStage) -> None:
     """Refuse before any work what cannot be compared on these two networks and this data."""
     check_samples(state, options)
-    if weights_of(options)[1] > 0 and not state.classification:
+    of_labels = weights_of(options)[1] > 0
+    if of_labels and label_loss(_side(state, ())) is None:
         raise StageError(
-            "distill: 'label_weight' needs class logits with integer labels that index them; set "
-            "it to 0"
+            "distill: 'label_weight' needs class logits with integer labels that index them (for "
+            "maps, at each pixel), or targets of floats, as many as the first output has; set it "
+            "to 0"
+        )
+    if options.original_weight == 0 and len(state.spec.outputs) > 1 and options.losses != ():
+        raise StageError(
+            "distill: with 'original_weight: 0' only files teach, of which the first output alone "
+            f"is used, and the model has {len(state.spec.outputs)}; leave 'original_weight' out"
+        )
+    check_label_share(state, options, _teacher(state, options))
+    learning = _prepare(state, with_label_share(options, 0.5)).learning
+    labels = of_labels or any("labels" in t.needs for t, _ in learning.terms)
+    if state.dense and labels and options.augment != "none":
+        raise StageError(
+            f"distill: 'augment: {options.augment}' moves images and not the labels of their "
+            "pixels; set it to none, or learn without labels"
         )
     if options.teacher_temperature != 1 and not state.classification:
         raise StageError("distill: 'teacher_temperature' is for class logits; leave it out")
-    check_label_share(state, options, _teacher(state, options))
-    _prepare(state, with_label_share(options, 0.5))
 
 
 def describe(options: DistillStage) -> str:
@@ -62,12 +74,12 @@ def describe(options: DistillStage) -> str:
         names = ["its outputs"]
     if weights_of(options)[1] > 0:
         names.append("labels")
-    teacher = "what it is now" if options.teacher == "previous" else "the original"
     others = f" and {len(options.teachers)} more" if options.teachers else ""
+    teachers = f"{'what it is now' if options.teacher == 'previous' else 'the original'}{others}"
+    if options.original_weight == 0:
+        teachers = ", ".join(Path(teacher.file).name for teacher in options.teachers)
     part = {"head": "the head of ", (): ""}.get(options.train_only, "a part of ")
-    return (
-        f"{part}{who} learns from {teacher}{others} by {', '.join(names)}, {options.epochs} epochs"
-    )
+    return f"{part}{who} learns from {teachers} by {', '.join(names)}, {options.epochs} epochs"
 
 
 @dataclass(frozen=True)
@@ -89,8 +101,8 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
         pair = _prepare(state, options)
         move(pair.student, device)
         move(pair.teacher, device)
-        panel = _panel(state, options, folded(pair.teacher), device)
-        teachers = answers_of(pair.teacher, Learning((), 0.0, True, panel=panel))
+        panel = panel_of(state, options, folded(pair.teacher), device)
+        teachers = answers_of(pair.teacher, Learning((), 0.0, _side(state, ()), panel=panel))
         state = chosen_samples(
             state, options, pair.student, teachers, progress, device=device, title=TITLE
         )
@@ -181,6 +193,8 @@ def _teacher(state: CompressionState, options: DistillStage) -> fx.GraphModule:
 def _losses(state: CompressionState, options: DistillStage) -> Sequence[LossSettings]:
     if options.losses is not None:
         return options.losses
+    if state.dense:
+        return (DenseKl(loss="dense-kl"),)
     return (Kl(loss="kl"),) if state.classification else (RelativeMse(loss="mse"),)
 
 
@@ -199,13 +213,19 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
     for index, entry in enumerate(_losses(state, options)):
         try:
             places = places_of(entry, student, teacher)
+            if places and options.original_weight == 0:
+                raise ValueError(
+                    "it compares tensors in between, and with 'original_weight: 0', as for an ONNX "
+                    "model, only files teach, of which nothing but outputs is known; use losses on "
+                    "outputs"
+                )
             pair = Pairing(
                 _side(state, [mine.shape for mine, _ in places]),
                 _side(state, [theirs.shape for _, theirs in places]),
                 steps,
             )
             term = build_term(entry, pair)
-            check_needs(term, pair, teachers=1 + len(options.teachers))
+            check_needs(term, pair, teachers=teachers_of(options))
         except ValueError as error:
             raise StageError(f"distill: losses[{index}] '{entry.loss}': {error}") from None
         terms.append((term, entry.weight))
@@ -216,7 +236,7 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
     learning = Learning(
         [(term, share * weight) for term, weight in terms],
         labels,
-        state.classification,
+        _side(state, ()),
         compared,
         parts,
     )
@@ -226,23 +246,10 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
 
 def _side(state: CompressionState, features: Sequence[Shape]) -> Side:
     outputs = tuple(tuple(n or 1 for n in tensor.shape[1:]) for tensor in state.spec.outputs)
-    classes = outputs[0][-1] if state.classification else 0
-    return Side(classes, outputs, tuple(features))
-
-
-@torch.no_grad()
-def _panel(
-    state: CompressionState, options: DistillStage, own: fx.GraphModule, device: torch.device
-) -> Panel:
-    """Return all teachers, with temperatures from the calibration samples where asked for."""
-    boxes = {box.file: box for box in state.others}
-    others = [(boxes[entry.file], entry.weight) for entry in options.teachers]
-    panel = Panel(others, options.original_weight, state.classification)
-    if not (options.balance_teachers and others and state.classification):
-        return panel
-    answers: list[list[Tensor]] = []
-    for inputs, _ in batches(state.data, state.data.calibration, state.spec, 64):
-        first = output_tensors(own(*(x.to(device) for x in inputs)))[0].cpu()
-        answers.append([first, *(box.predict(inputs) for box, _ in others)])
-    logits = [torch.cat(parts) for parts in zip(*answers, strict=True)]
-    return replace(panel, temperatures=entropy_temperatures(logits))
+    return Side(
+        outputs[0][-1] if state.classification else 0,
+        outputs,
+        tuple(features),
+        pixel_classes=outputs[0][0] if state.dense else 0,
+        regression=state.regression,
+    )

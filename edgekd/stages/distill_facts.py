@@ -10,6 +10,7 @@ from torch import fx, nn
 from edgekd.loss_settings import LossSettings
 from edgekd.stages.distill_loss import Learning
 from edgekd.stages.distill_parts import Judge, Parts
+from edgekd.stages.distill_teachers import teachers_of
 from edgekd.stages.training_samples import weights_of
 from edgekd.training_settings import DistillStage
 
@@ -37,7 +38,7 @@ def facts(
         "label_weight": weights_of(options)[1],
         "training_samples": samples,
         "teacher": options.teacher,
-        "teachers": 1 + len(options.teachers),
+        "teachers": teachers_of(options),
         "judged_by": judge.by,
         "parameters": [_count(original), _count(student)],
         "trained_parameters": sum(parameter.numel() for parameter in trained),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
+from edgekd.distillation.label_losses import label_loss
 from edgekd.errors import StageError
 from edgekd.graph.initialise import initialise, plan
 from edgekd.graph.parts import head_tensors, part_tensors, stored_tensors
@@ -80,6 +81,6 @@ def judge_of(
         return Judge(None, learning)
     if options.teachers or digest(student) != digest(teacher):
         return Judge("teachers" if learning.terms else "labels", learning)
-    if not learning.classification:
+    if label_loss(learning.side) is None:
         return Judge(None, learning)
     return Judge("labels", replace(learning, terms=(), label_weight=1.0))

@@ -106,7 +106,7 @@ def test_labels_alone_ask_no_teacher(
     state: CompressionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "edgekd.stages.distill_loss.Panel.combine", lambda *_: pytest.fail("a teacher was asked")
+        "edgekd.stages.distill_loss.Panel.ask", lambda *_: pytest.fail("a teacher was asked")
     )
     after = run(state, losses=[], label_weight=1.0, epochs=6)
     assert after.details["train_loss"][-1] < after.details["train_loss"][0]
