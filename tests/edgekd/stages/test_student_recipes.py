@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from networks import IMAGE, build, conv_bn, trace
 from states import make_state
 from torch import Tensor, nn
@@ -155,6 +157,39 @@ def test_generations_are_taught_by_the_one_before(run: Run) -> None:
         facts = state.details["student"]
         assert facts["teacher"] == "previous" and facts["judged_by"] == "labels"
         assert 0 <= facts["losses"][0]["label_share"] <= 1
+
+
+class Keypoints(nn.Module):
+    """Two keypoints, 5 bins along each axis."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.stem, self.body = conv_bn(3, width), conv_bn(width, 2 * width, stride=2)
+        self.x, self.y = nn.Linear(2 * width, 10), nn.Linear(2 * width, 10)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        found = torch.relu(self.body(torch.relu(self.stem(image)))).mean((2, 3))
+        return self.x(found).unflatten(1, (2, 5)), self.y(found).unflatten(1, (2, 5))
+
+
+def test_two_heads_of_keypoints_are_distilled_from_themselves(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    made = make_state(build(Keypoints), IMAGE, tmp_path_factory.mktemp("pose"), classes=5)
+    student, _ = trace(build(lambda: Keypoints(4)), made.example[0])
+    state = replace(made, original=made.model, student=student, classification=False)
+    page = (Path(__file__).parents[3] / "docs" / "distillation.md").read_text("utf-8")
+    shown = yaml.safe_load(page.partition("```yaml\nname: pose-head")[2].partition("```")[0])
+    found = [state]
+    for given in shown["stages"]:
+        stage = DistillStage.model_validate({**given, **SHORT})
+        distill.requires(found[-1], stage)
+        found.append(distill.run(found[-1], stage, Silent()))
+    _, first, second = found
+    old, new = first.model.state_dict(), second.model.state_dict()
+    assert second.details["distillation_kept"], "nothing tells whether it is worse"
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {"x.weight", "x.bias", "y.weight", "y.bias"} == head_tensors(first.model)
 
 
 def test_an_ensemble_says_what_is_missing(states: dict[str, CompressionState]) -> None:
