@@ -9,12 +9,12 @@
 One block a student, one row a loss: top-1 on the validation samples, on the images of ``--test`` (a
 folder with train/CLASS/ and test/CLASS/) and on all of these, mean and standard deviation over the
 seeds; and how far the last is from plain KL's, in standard errors of the difference. All rows have
-the same start, steps, batches and optimiser. A seed sets the student's weights, the order of samples
-and what comes first: ``--warm-up`` steps by labels alone, after which rows differ by less chance
-than from random weights. Then each sample has one augmented version, so that the teacher's answers
-can be stored; where a row has a live teacher or a part of the samples, its name says so. Losses from which the last layer learns
-nothing are "alone" with labels. A loss that cannot be used on a pair, or does not converge, has the
-stage's reason in its row.
+the same start, steps, batches and optimiser. A seed sets the student's weights, the order of
+samples and what comes first: ``--warm-up`` steps by labels alone, after which rows differ by less
+chance than from random weights. Then each sample has one augmented version, so that the teacher's
+answers can be stored; where a row has a live teacher or a part of the samples, its name says so.
+Losses from which the last layer learns nothing are "alone" with labels. A loss that cannot be used
+on a pair, or does not converge, has the stage's reason in its row.
 
 Every finished cell is stored in the file of ``--results``, seed by seed; the same command goes on
 from there, with more losses too. What a step costs: ``benchmarks/distill_cost.py``.
@@ -73,8 +73,8 @@ def main() -> None:
         else ""
     )
     print(
-        f"teacher {options.model.name}: {options.warm_up} steps by labels, then {options.steps}, of "
-        f"{options.batch_size} samples; learning rate {options.learning_rate or 'auto'}, "
+        f"teacher {options.model.name}: {options.warm_up} steps by labels, then {options.steps}, "
+        f"of {options.batch_size} samples; learning rate {options.learning_rate or 'auto'}, "
         f"{options.seeds} seed(s){unlabelled}"
     )
     for student in options.student:
