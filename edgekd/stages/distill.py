@@ -53,7 +53,7 @@ def requires(state: CompressionState, options: DistillStage) -> None:
             f"is used, and the model has {len(state.spec.outputs)}; leave 'original_weight' out"
         )
     check_label_share(state, options, _teacher(state, options))
-    learning = _prepare(state, with_label_share(options, 0.5)).learning
+    learning = pair_of(state, with_label_share(options, 0.5)).learning
     labels = of_labels or any("labels" in t.needs for t, _ in learning.terms)
     if state.dense and labels and options.augment != "none":
         raise StageError(
@@ -83,7 +83,7 @@ def describe(options: DistillStage) -> str:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """Both networks in float form, what is compared, and what of the student is trained."""
 
     student: fx.GraphModule
@@ -98,7 +98,7 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
     with seeded(state.seed, device := training_device()):
         own = _teacher(state, options)
         options, share = find_label_share(state, options, own, progress, device)
-        pair = _prepare(state, options)
+        pair = pair_of(state, options)
         move(pair.student, device)
         move(pair.teacher, device)
         panel = panel_of(state, options, folded(pair.teacher), device)
@@ -107,7 +107,7 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
             state, options, pair.student, teachers, progress, device=device, title=TITLE
         )
         if state.data is not given.data:
-            pair = _prepare(state, options)  # the number of steps follows from the samples
+            pair = pair_of(state, options)  # the number of steps follows from the samples
         student, teacher = pair.student, pair.teacher
         learning = replace(pair.learning, panel=panel)
         schedule = schedule_of(state, options, student)
@@ -198,7 +198,7 @@ def _losses(state: CompressionState, options: DistillStage) -> Sequence[LossSett
     return (Kl(loss="kl"),) if state.classification else (RelativeMse(loss="mse"),)
 
 
-def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
+def pair_of(state: CompressionState, options: DistillStage) -> Pair:
     """Build everything that is compared; raises StageError for a wrong pairing."""
     start = state.model
     if options.student is not None:
@@ -241,7 +241,7 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
         parts,
     )
     divide_first_output(teacher, options.teacher_temperature)
-    return _Pair(student, teacher, learning, parts_of(student, options))
+    return Pair(student, teacher, learning, parts_of(student, options))
 
 
 def _side(state: CompressionState, features: Sequence[Shape]) -> Side:
