@@ -3,18 +3,17 @@
     python -m benchmarks.distill TEACHER --arch FILE.py:factory --data DATA.npz \\
         --student FILE.py:factory [--student FILE.py:factory] \\
         [--unlabeled DIR --unlabeled-samples 10000] [--test DIR --test-samples 2000] \\
-        [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --seeds 3 --warm-up 1500 --steps 250] \\
+        [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --seeds 3 --steps 900] \\
         [--loss kl --loss hint] [--results results.json] [--cache DIR]
 
 One block a student, one row a loss: top-1 on the validation samples, on the images of ``--test`` (a
 folder with train/CLASS/ and test/CLASS/) and on all of these, mean and standard deviation over the
 seeds; and how far the last is from plain KL's, in standard errors of the difference. All rows have
-the same start, steps, batches and optimiser. A seed sets the student's weights, the order of
-samples and what comes first: ``--warm-up`` steps by labels alone, after which rows differ by less
-chance than from random weights. Then each sample has one augmented version, so that the teacher's
-answers can be stored; where a row has a live teacher or a part of the samples, its name says so.
-Losses from which the last layer learns nothing are "alone" with labels. A loss that cannot be used
-on a pair, or does not converge, has the stage's reason in its row.
+the same steps, batches and optimiser; a seed sets the student's weights and the order of samples.
+Two versions of each sample take turns, so that the teacher's answers can be stored; where a row has
+a live teacher or a part of the samples, its name says so. Losses from which the last layer learns
+nothing are "alone" with labels. A loss that cannot be used on a pair, or does not converge, has the
+stage's reason in its row.
 
 Every finished cell is stored in the file of ``--results``, seed by seed; the same command goes on
 from there, with more losses too. What a step costs: ``benchmarks/distill_cost.py``.
@@ -31,7 +30,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import fx
 
 from benchmarks.cells import Cell, Cells
 from benchmarks.jobs import add_model_options, open_job, state_of
@@ -49,7 +47,7 @@ from edgekd.stages import distill
 from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
 
-PLAIN, LABELS, VIEWS = "kl", "labels only", 1
+PLAIN, LABELS, VIEWS = "kl", "labels only", 2
 # From these alone the last layer, which no feature is behind, would learn nothing.
 HEADLESS = {get_args(kind.model_fields["loss"].annotation)[0] for kind in PLACES} - {"one-for-all"}
 # Rows that are no sum of losses, as keys of the stage.
@@ -73,8 +71,8 @@ def main() -> None:
         else ""
     )
     print(
-        f"teacher {options.model.name}: {options.warm_up} steps by labels, then {options.steps}, "
-        f"of {options.batch_size} samples; learning rate {options.learning_rate or 'auto'}, "
+        f"teacher {options.model.name}: {options.steps} steps of {options.batch_size} samples, "
+        f"learning rate {options.learning_rate or 'auto'}, "
         f"{options.seeds} seed(s){unlabelled}"
     )
     for student in options.student:
@@ -101,8 +99,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--test", help="further labelled images to evaluate with")
     parser.add_argument("--test-samples", type=int, default=2000, help="evenly spaced ones")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--warm-up", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, help="by default the stage's own")
     parser.add_argument("--mixed-precision", action="store_true")
@@ -153,7 +150,7 @@ def stage_of(options: argparse.Namespace, student: str, row: str) -> DistillStag
 
 def _label(options: argparse.Namespace, student: str, seed: int, row: str) -> str:
     unlabelled = f"{options.unlabeled_samples} unlabelled" if options.unlabeled else "no unlabelled"
-    steps = f"{options.warm_up} + {options.steps} x {options.batch_size}"
+    steps = f"{options.steps} x {options.batch_size}"
     rate = options.learning_rate or "auto"
     precision = "mixed" if options.mixed_precision else "float32"
     who = f"{options.model.name}, {student.rpartition(':')[2]}"
@@ -169,8 +166,6 @@ def _fill(
     if not missing:
         return refused
     state = start_state(options, student, seed)
-    if options.warm_up:
-        state = replace(state, student=_warmed_up(options, state, student))
     tests = {"validation": state.data.validation}
     if options.test:
         tests["test"] = _test_samples(options, state)
@@ -216,15 +211,6 @@ def start_state(options: argparse.Namespace, student: str, seed: int) -> Compres
         with_labels = np.setdiff1d(np.arange(len(held.train)), without)
         held = with_train(held, np.concatenate([with_labels, chosen]))
     return replace(state, data=held)
-
-
-def _warmed_up(
-    options: argparse.Namespace, state: CompressionState, student: str
-) -> fx.GraphModule:
-    stage = stage_of(options, student, LABELS).model_copy(
-        update={"max_steps": options.warm_up, "stored_views": None}
-    )
-    return distill.run(state, stage, Silent()).model
 
 
 def _test_samples(options: argparse.Namespace, state: CompressionState) -> Samples:

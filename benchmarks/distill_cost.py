@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--mixed-precision", action="store_true")
-    parser.set_defaults(unlabeled=None, cache=None, warm_up=0)
+    parser.set_defaults(unlabeled=None, cache=None)
     return parser.parse_args()
 
 
