@@ -52,6 +52,7 @@ from edgekd.recipe import (
     trainings,
     with_prune_budget,
     with_student,
+    with_teachers,
 )
 from edgekd.runtime import openvino
 from edgekd.synthesis.dataset import ImagePlan, open_images, plan_images, synthesise
@@ -85,7 +86,7 @@ class CompressRequest:
     ``input_shape`` has no batch axis. ``exit_data`` has labelled samples to choose early exits'
     thresholds on, by default those of validation; ``single_file`` asks for the early exits as one
     ONNX model too. ``student`` (``FILE.py:factory``) and ``student_weights`` take the place of what
-    the recipe's first ``distill`` stage names.
+    the recipe's first ``distill`` stage names; ``teachers`` (ONNX or .pt2 files) are added to its.
     """
 
     model: Path
@@ -110,6 +111,7 @@ class CompressRequest:
     single_file: bool = False
     student: str | None = None
     student_weights: Path | None = None
+    teachers: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -293,11 +295,13 @@ def _recipe(request: CompressRequest, profile: DeviceProfile) -> Recipe:
     if given:
         default = PRUNED if profile.int8 != "none" else PRUNED_FLOAT
     wants_student = request.student is not None or request.student_weights is not None
-    if wants_student and not given:
+    if (wants_student or request.teachers) and not given:
         default = STUDENT if profile.int8 != "none" else STUDENT_FLOAT
     recipe = load_recipe(request.recipe or default)
     if wants_student:
         recipe = with_student(recipe, request.student, request.student_weights)
+    if request.teachers:
+        recipe = with_teachers(recipe, request.teachers)
     for key, value in given.items():
         recipe = with_prune_budget(recipe, key, value)
     return recipe

@@ -26,6 +26,13 @@ class Kl(Settings):
     temperature: Positive = 4.0
 
 
+class HardClass(Settings):
+    """Cross entropy with the teacher's class."""
+
+    loss: Literal["hard-class"]
+    weight: Weight = 1.0
+
+
 class RelativeMse(Settings):
     """Squared error of the outputs over the teacher's mean square."""
 
@@ -119,11 +126,14 @@ class Meal(Settings):
 
 
 class Repeated(Settings):
-    """Squared error of the probabilities, a ``label_share`` of it to the label."""
+    """Squared error of the probabilities, a ``label_share`` of it to the label.
+
+    ``auto``: the share that is best for ridge regression on the teacher's last features.
+    """
 
     loss: Literal["repeated"]
     weight: Weight = 1.0
-    label_share: Share = 0.6
+    label_share: Share | Literal["auto"] = 0.6
 
 
 class MarginPreserving(Settings):
@@ -346,6 +356,7 @@ class Acam(Settings):
 
 LossSettings: TypeAlias = Annotated[
     Kl
+    | HardClass
     | RelativeMse
     | Cosine
     | SmoothL1

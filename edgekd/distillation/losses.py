@@ -24,6 +24,7 @@ _PIXELS = "class logits at each pixel, (C, H, W) a sample, with integer labels (
 # What a term is made of: the settings alone, or the two networks too.
 ALONE: dict[type[Any], Callable[[Any], Term]] = {
     settings.Kl: logits.kl,
+    settings.HardClass: logits.hard_class_term,
     settings.RelativeMse: logits.mse,
     settings.SmoothL1: logits.smooth_l1,
     settings.StandardizedKl: logits.standardized,
@@ -160,7 +161,7 @@ def check_needs(term: Term, pair: Pairing, *, teachers: int) -> None:
         "always the same numbers; use 'kl'",
         "several-teachers": None
         if teachers > 1
-        else "it averages several teachers; name others under 'teachers'",
+        else "it averages several teachers; name others under 'teachers', or give --teacher FILE",
     }
     for need in sorted(needs):
         if (reason := reasons.get(need)) is not None:

@@ -46,7 +46,7 @@ def load_student(factory: str, weights: Path | None, model: Form, *, seed: int) 
         loaded = to_program(opened, model.example)
     except ModelError as error:
         raise ModelError(f"--student {factory}: {error}") from None
-    _check_outputs(factory, loaded.spec, model.spec)
+    check_outputs(f"--student {factory}", loaded.spec, model.spec)
     code = loaded.program.graph_module.code
     sha256 = hashlib.sha256(f"{factory.rpartition(':')[2]}:{opened.sha256}:{code}".encode())
     return LoadedModel(
@@ -80,13 +80,16 @@ def _open(weights: Path, factory: str) -> OpenedModel:
     return opened
 
 
-def _check_outputs(factory: str, found: ModelSpec, wanted: ModelSpec) -> None:
-    """Raise ModelError unless the outputs are as many, of the same shapes and dtypes."""
+def check_outputs(whose: str, found: ModelSpec, wanted: ModelSpec) -> None:
+    """Raise ModelError unless the outputs are as many, of the same shapes and dtypes.
+
+    ``found`` are those of the student, which the message calls ``whose``.
+    """
     own = [(tensor.dtype, tensor.shape) for tensor in found.outputs]
     if own == [(tensor.dtype, tensor.shape) for tensor in wanted.outputs]:
         return
     has, needs = ("; ".join(map(str, spec.outputs)) for spec in (found, wanted))
     raise ModelError(
-        f"--student {factory} gives {has}, but the model gives {needs}: a student needs the same "
+        f"{whose} gives {has}, but the model that teaches gives {needs}: a student needs the same "
         "outputs"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -28,7 +28,8 @@ class Learning:
     """What the student learns by.
 
     ``terms`` have their weights beside them. ``taps`` are the tensors in between that they compare;
-    ``parts`` says which of them belong to which term. ``side`` says what the outputs are.
+    ``parts`` says which of them belong to which term. ``side`` says what the outputs are. All terms
+    count times ``factor`` at the step that is being done.
     """
 
     terms: Sequence[tuple[Term, float]]
@@ -37,6 +38,7 @@ class Learning:
     taps: Sequence[Tap] = ()
     parts: Sequence[tuple[int, ...]] = ()
     panel: Panel = field(default_factory=lambda: Panel((), 1.0, True))
+    factor: Callable[[], float] = lambda: 1.0
 
     @property
     def each_teacher(self) -> bool:
@@ -51,18 +53,19 @@ def stage_loss(
     *,
     training: bool,
     mixed: bool = False,
+    frozen: Collection[str] = (),
 ) -> Loss:
     """Return the loss of a batch.
 
     In ``training`` it is the sum of all terms, with the batch norms of the student on the
-    statistics of the batch. Otherwise it judges the student as it is deployed: by the outputs alone
-    (``kl`` or ``mse``, if anything is to be learnt from the teacher) and the labels, since terms
-    may change their target while they train. Outputs behind the first are compared as numbers,
-    unless a term is one on all outputs, which then also judges.
+    statistics of the batch, but for those that are ``frozen``. Otherwise it judges the student as
+    it is deployed: by the outputs alone (``kl`` or ``mse``, if anything is to be learnt from the
+    teacher) and the labels, since terms may change their target while they train. Outputs behind
+    the first are compared as numbers, unless a term is one on all outputs, which then also judges.
     """
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
-    train_batch_norm(learner, training)
+    train_batch_norm(learner, training, frozen=frozen)
     ask = answers_of(teacher, replace(learning, taps=taps))
     own = len(output_nodes(student))
     each = len(learning.panel.others) + learning.panel.asks_original
@@ -106,7 +109,7 @@ def stage_loss(
                 valid,
                 expected[own : own + each],
             )
-            parts.append(weight * value)
+            parts.append(learning.factor() * weight * value)
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
 
     return loss

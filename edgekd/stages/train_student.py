@@ -79,6 +79,7 @@ def train_student(
     beside: nn.Module | None = None,
     parts: Mapping[str, Restorable] = MappingProxyType({}),
     after_step: Callable[[int], None] = lambda _step: None,
+    before_training: Callable[[], None] = lambda: None,
     carried: Mapping[str, Tensor] | None = None,
     batch_statistics: bool = True,
     undo: bool = True,
@@ -94,6 +95,7 @@ def train_student(
     and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well. With
     ``views`` so many versions of each augmented sample take turns; ``adapt`` says
     what a pass does with them.
+    ``before_training`` may change the student's weights: what is undone goes back behind it.
     """
     start = digest(student)
     move(student, device)
@@ -103,6 +105,7 @@ def train_student(
     before = copy.deepcopy(student.state_dict())
     judge = loss_in(training=False)  # what is deployed has no 16-bit floats
     held_out = [held_out_loss(state, judge, device)]
+    before_training()
     average = None if options.ema is None else _average(student, options.ema)
     passes = Passes(state, options, known, device, views=views, adapt=adapt)
     kept_parts: dict[str, Restorable] = {"student": student, "passes": passes, **parts}
