@@ -354,6 +354,47 @@ class Acam(Settings):
     layers: tuple[Layers, ...] = ()
 
 
+class LabelAugmentation(Settings):
+    """Labels that say how an image was turned, and what all its turns know together; no teacher."""
+
+    loss: Literal["label-augmentation"]
+    weight: Weight = 1.0
+    temperature: Positive = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Layered(Settings):
+    """Branches behind each stage learn turned labels, from the last one too; no teacher."""
+
+    loss: Literal["layered"]
+    weight: Weight = 1.0
+    temperature: Positive = 3.0
+    branch_weight: Weight = 1.0
+    logit_weight: Weight = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Hierarchical(Settings):
+    """Branches behind each stage learn what those of the teacher say of turned images."""
+
+    loss: Literal["hierarchical"]
+    weight: Weight = 1.0
+    temperature: Positive = 3.0
+    layers: tuple[Layers, ...] = ()
+
+
+class MaskedAutoencoder(Settings):
+    """Images with holes: their pixels, and the teacher's tokens of what is seen."""
+
+    loss: Literal["masked-autoencoder"]
+    weight: Weight = 1.0
+    ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.75
+    width: Count = 128
+    blocks: Count = 1
+    heads: Count = 4
+    layers: tuple[Layers, ...] = ()
+
+
 LossSettings: TypeAlias = Annotated[
     Kl
     | HardClass
@@ -382,6 +423,10 @@ LossSettings: TypeAlias = Annotated[
     | TokenGraph
     | ChannelWise
     | MiniLm
+    | LabelAugmentation
+    | Layered
+    | Hierarchical
+    | MaskedAutoencoder
     | First
     | FerKd
     | TwoTeacher

@@ -13,6 +13,7 @@ from edgekd.distillation import dense_losses as dense
 from edgekd.distillation import feature_losses as features
 from edgekd.distillation import logit_losses as logits
 from edgekd.distillation import output_losses as outputs
+from edgekd.distillation import view_losses
 from edgekd.distillation.attention import last_attention
 from edgekd.distillation.pairing import Place, block_places, named_places, pair_places
 from edgekd.distillation.term import Pairing, Side, Term
@@ -56,6 +57,10 @@ PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
     settings.TokenGraph: features.token_graph_term,
     settings.ChannelWise: features.channel_wise,
     settings.MiniLm: features.minilm_term,
+    settings.LabelAugmentation: view_losses.label_augmentation_term,
+    settings.Layered: view_losses.layered_term,
+    settings.Hierarchical: view_losses.hierarchical_term,
+    settings.MaskedAutoencoder: view_losses.masked_autoencoder_term,
     settings.First: outputs.first_term,
     settings.Context: dense.context,
     settings.Fusion: dense.fusion,
@@ -75,6 +80,10 @@ PLACES: dict[type[Any], Literal["stages", "last", "attention", "named"]] = {
     settings.TokenGraph: "last",
     settings.ChannelWise: "last",
     settings.MiniLm: "attention",
+    settings.LabelAugmentation: "last",
+    settings.Layered: "stages",
+    settings.Hierarchical: "stages",
+    settings.MaskedAutoencoder: "last",
     settings.Context: "stages",
     settings.Fusion: "stages",
     settings.PatchEmbedding: "named",

@@ -29,11 +29,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The two networks that a loss compares, and the optimiser ``steps`` of the training."""
+    """The two networks that a loss compares, and the optimiser ``steps`` of the training.
+
+    ``image`` is ``(C, H, W)`` where the only input is an image in batches of any size.
+    """
 
     student: Side
     teacher: Side
     steps: int
+    image: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Answers:
 
     ``valid`` says which tokens are no padding, bool ``(N, T)``; None where nothing says so.
     ``each_teacher`` has every teacher's own first output, for terms that ask for it; the first of
-    ``teacher_outputs`` is their average.
+    ``teacher_outputs`` is their average. Of a term with a view all this is of the view, but for the
+    labels and ``images``, which are the batch's own; ``context`` is what the view made beside it.
     """
 
     outputs: Sequence[Tensor]
@@ -52,6 +57,8 @@ class Answers:
     labels: Tensor | None
     valid: Tensor | None = None
     each_teacher: Sequence[Tensor] = ()
+    images: Tensor | None = None
+    context: object = None
 
     @property
     def known_labels(self) -> Tensor:
@@ -64,6 +71,18 @@ Compare = Callable[[Answers], Tensor]  # to a scalar; no gradient flows into the
 
 
 @dataclass(frozen=True)
+class View:
+    """Images that a term looks at instead of the batch's own.
+
+    ``make`` returns them, from images ``(N, C, H, W)``, and what else the term has to know; random
+    numbers come from torch's own generator of the CPU. ``teacher``: the teacher sees them too.
+    """
+
+    make: Callable[[Tensor], tuple[Tensor, object]]
+    teacher: bool
+
+
+@dataclass(frozen=True)
 class Term:
     """A loss with its settings filled in.
 
@@ -71,7 +90,8 @@ class Term:
     schedules. They are never part of the student. ``after_step`` is called behind each optimiser
     step. ``each_teacher``: it needs every teacher's own answer. ``judge`` is what tells a better
     student in place of ``kl`` or ``mse`` where the term is one on all outputs; those behind the
-    first are then compared by nothing else.
+    first are then compared by nothing else. With a ``view`` both networks are run on that for this
+    term alone.
     """
 
     needs: frozenset[str]
@@ -80,6 +100,7 @@ class Term:
     after_step: Callable[[], None] | None = None
     each_teacher: bool = False
     judge: Compare | None = None
+    view: View | None = None
 
     def __call__(
         self,
@@ -91,7 +112,7 @@ class Term:
         valid: Tensor | None = None,
         each_teacher: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch, of a term without a view."""
         return self.compare(
             Answers(
                 outputs, features, teacher_outputs, teacher_features, labels, valid, each_teacher

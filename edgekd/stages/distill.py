@@ -223,6 +223,7 @@ def pair_of(state: CompressionState, options: DistillStage) -> Pair:
                 _side(state, [mine.shape for mine, _ in places]),
                 _side(state, [theirs.shape for _, theirs in places]),
                 steps,
+                _image(state),
             )
             term = build_term(entry, pair)
             check_needs(term, pair, teachers=teachers_of(options))
@@ -242,6 +243,13 @@ def pair_of(state: CompressionState, options: DistillStage) -> Pair:
     )
     divide_first_output(teacher, options.teacher_temperature)
     return Pair(student, teacher, learning, parts_of(student, options))
+
+
+def _image(state: CompressionState) -> Shape | None:
+    batch, *rest = state.spec.inputs[0].shape
+    if len(state.spec.inputs) > 1 or batch is not None or len(rest) != 3:
+        return None
+    return tuple(state.example[0].shape[1:])
 
 
 def _side(state: CompressionState, features: Sequence[Shape]) -> Side:

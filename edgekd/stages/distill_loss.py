@@ -13,7 +13,7 @@ from edgekd.algorithms.dense_kl import dense_kl
 from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
 from edgekd.distillation.label_losses import label_loss
 from edgekd.distillation.teachers import Panel
-from edgekd.distillation.term import Answers, Side, Term
+from edgekd.distillation.term import Answers, Side, Term, View
 from edgekd.graph.batchnorm_mode import train_batch_norm
 from edgekd.graph.program import output_nodes
 from edgekd.graph.taps import Tap, with_outputs
@@ -72,6 +72,8 @@ def stage_loss(
     each = each if learning.each_teacher else 0
     judges = [(term.judge, weight) for term, weight in learning.terms if term.judge is not None]
     of_labels = label_loss(learning.side)
+    terms = learning.terms
+    plain = any(term.view is None for term, _ in terms) or bool(terms and (own > 1 or not training))
     names = [node.name for node in student.graph.nodes if node.op == "placeholder"]
     compare = judge_of(learning.side)
 
@@ -80,12 +82,16 @@ def stage_loss(
         with autocast(inputs[0].device, training and mixed):
             found = run(learner, inputs)
             expected = list(known)
-            if learning.terms and not known:
+            if plain and not known:
                 expected = list(ask(*inputs))
+            views = [
+                _look(term.view, inputs[0], learner, ask)
+                for term, _ in (learning.terms if training else ())
+            ]
         parts: list[Tensor] = []
         if learning.label_weight > 0 and targets is not None and of_labels is not None:
             parts.append(learning.label_weight * of_labels(found[0], targets))
-        if learning.terms and not judges:
+        if plain and not judges:
             pairs = zip(found[1:own], expected[1:own], strict=True)
             parts += [relative_mse_loss(*pair) for pair in pairs]
             if not training:
@@ -95,24 +101,34 @@ def stage_loss(
             parts += [weight * judge(answers) for judge, weight in judges]
         valid = valid_tokens(names, inputs)
         for index, (term, weight) in enumerate(learning.terms if training else ()):
+            seen, shown, context = views[index] or (found, expected, None)
             part = learning.parts[index] if learning.parts else ()
-            seen, reference_seen = (
-                [tensors[start + i] for i in part]
-                for tensors, start in ((found, own), (expected, own + each))
-            )
-            value = term(
-                found[:own],
-                seen,
-                expected[:own],
-                reference_seen,
+            answers = Answers(
+                seen[:own],
+                [seen[own + i] for i in part],
+                shown[:own],
+                [shown[own + each + i] for i in part] if shown else (),
                 targets,
                 valid,
-                expected[own : own + each],
+                shown[own : own + each],
+                inputs[0],
+                context,
             )
-            parts.append(learning.factor() * weight * value)
+            parts.append(learning.factor() * weight * term.compare(answers))
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
 
     return loss
+
+
+def _look(
+    view: View | None, images: Tensor, learner: fx.GraphModule, ask: AskTeachers
+) -> tuple[list[Tensor], list[Tensor], object] | None:
+    """Return what both networks say of a view, and what it made beside; None without one."""
+    if view is None:
+        return None
+    changed, context = view.make(images)
+    taught = list(ask(changed)) if view.teacher else []
+    return run(learner, (changed,)), taught, context
 
 
 def judge_of(side: Side) -> Callable[[Tensor, Tensor], Tensor]:
