@@ -62,6 +62,11 @@ def requires(state: CompressionState, options: DistillStage) -> None:
         )
     if options.teacher_temperature != 1 and not state.classification:
         raise StageError("distill: 'teacher_temperature' is for class logits; leave it out")
+    if options.teacher_temperature != 1 and options.original_weight == 0:
+        raise StageError(
+            "distill: 'teacher_temperature' is the original's, which does not teach with "
+            "'original_weight: 0', as for an ONNX model; leave it out"
+        )
 
 
 def describe(options: DistillStage) -> str:

@@ -33,6 +33,8 @@ _WHERE = "distill: 'label_share: auto'"
 
 def with_label_share(options: DistillStage, share: float) -> DistillStage:
     """Return the options with ``share`` in the place of every ``auto``."""
+    if not _has_auto(options):
+        return options
     losses = tuple(
         entry.model_copy(update={"label_share": share}) if _is_auto(entry) else entry
         for entry in options.losses or ()
@@ -48,6 +50,11 @@ def check_label_share(
         return
     if not state.classification:
         raise StageError(f"{_WHERE} needs class logits with integer labels that index them")
+    if options.original_weight == 0:
+        raise StageError(
+            f"{_WHERE} fits the original's last features, and 'original_weight: 0', as for an ONNX "
+            "model, leaves it out; give a number"
+        )
     place = next(iter(block_places(float_form(teacher, state.example))[-1:]), None)
     if place is None or len(place.shape) > 3:
         raise StageError(

@@ -164,6 +164,10 @@ def test_bins_of_all_axes_are_learnt_and_judge_the_student(bins: CompressionStat
             {"losses": [{"loss": "hint"}], "teachers": [TOLERANT], "original_weight": 0.0},
             "'hint': it compares tensors in between, and with 'original_weight: 0', as for an ONNX",
         ),
+        (
+            {"losses": [{"loss": "mse"}, {"loss": "kl"}]},
+            r"losses\[1\] 'kl': it needs class logits with integer labels",
+        ),
         ({"losses": [{"loss": "bins"}]}, r"'bins': it needs outputs \(keypoints, bins\) a sample"),
         ({"losses": [{"loss": "dense-kl"}]}, "'dense-kl': it needs class logits at each pixel"),
         ({"hard_augment": True}, "'hard_augment' goes by class probabilities"),
@@ -172,6 +176,26 @@ def test_bins_of_all_axes_are_learnt_and_judge_the_student(bins: CompressionStat
 def test_refused_before_any_work(values: CompressionState, given: Any, reason: str) -> None:
     with pytest.raises(StageError, match=reason):
         distill.requires(values, stage(**given))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (
+            {"losses": [{"loss": "repeated", "label_share": "auto"}]},
+            "'label_share: auto' fits the original's last features",
+        ),
+        ({"teacher_temperature": 2.0}, "'teacher_temperature' is the original's, which does not"),
+    ],
+)
+def test_what_is_known_of_the_original_alone(
+    tmp_path: Path, given: dict[str, Any], reason: str
+) -> None:
+    net = build(lambda: Values(16))
+    state = make_state(net, (6,), tmp_path, classes=4)
+    alone = {"student": None, "teachers": [TOLERANT], "original_weight": 0.0}
+    with pytest.raises(StageError, match=reason):
+        distill.requires(state, stage(**alone, **given))
 
 
 def test_a_file_teaches_one_output_only(bins: CompressionState) -> None:
