@@ -17,8 +17,9 @@ from edgekd.distillation.term import Pairing, Side, Term
 from edgekd.loss_settings import LossSettings
 
 SETTINGS = get_args(get_args(LossSettings)[0])
-# Those for other outputs have tests of their own; minilm needs attention.
+# Those for other outputs and of other images have tests of their own; minilm needs attention.
 APART = {"minilm", "two-teacher", "bins", "dense-kl", "fusion", "patch-embedding"}
+APART |= {"label-augmentation", "layered", "hierarchical", "masked-autoencoder"}  # other images
 NAMES = sorted(
     name
     for kind in SETTINGS

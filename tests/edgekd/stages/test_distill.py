@@ -16,6 +16,7 @@ from states import make_state
 from torch import Tensor, nn
 
 from edgekd.cache import StepCache
+from edgekd.distillation.teachers import Panel
 from edgekd.errors import StageError
 from edgekd.export.onnx import export_onnx
 from edgekd.graph.float_form import float_form
@@ -32,6 +33,8 @@ SUM_OF_LOSSES = [
     {"loss": "dual-head", "hidden": 8},
     {"loss": "squarehead"},
     {"loss": "token-graph", "tokens": 20, "neighbours": 3},
+    {"loss": "hierarchical"},
+    {"loss": "masked-autoencoder", "width": 8},
     {"loss": "hint", "weight": 1.0, "layers": [{"student": "stem", "teacher": "blocks.1"}]},
 ]
 
@@ -110,6 +113,24 @@ def test_labels_alone_ask_no_teacher(
     )
     after = run(state, losses=[], label_weight=1.0, epochs=6)
     assert after.details["train_loss"][-1] < after.details["train_loss"][0]
+
+
+@pytest.mark.parametrize("loss", ["label-augmentation", "layered"])
+def test_a_network_teaches_itself_by_turned_images(
+    state: CompressionState, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    asked = []
+    combine = Panel.combine
+
+    def spied(self: Panel, answers: Any) -> Tensor:
+        asked.append(len(answers[0]))
+        return combine(self, answers)
+
+    monkeypatch.setattr(Panel, "combine", spied)
+    after = run(state, losses=[{"loss": loss}], epochs=6, label_weight=0.0)
+    assert after.details["train_loss"][-1] < after.details["train_loss"][0]
+    held = len(state.data.calibration)
+    assert sum(asked) <= 3 * held + 64, "a teacher only judges"
 
 
 def test_losses_add_up_with_their_weights(state: CompressionState) -> None:
