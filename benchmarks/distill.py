@@ -49,7 +49,8 @@ from edgekd.training_settings import DistillStage
 
 PLAIN, LABELS, VIEWS = "kl", "labels only", 2
 # From these alone the last layer, which no feature is behind, would learn nothing.
-HEADLESS = {get_args(kind.model_fields["loss"].annotation)[0] for kind in PLACES} - {"one-for-all"}
+WITH_HEAD = {"one-for-all", "label-augmentation", "layered", "hierarchical"}
+HEADLESS = {get_args(kind.model_fields["loss"].annotation)[0] for kind in PLACES} - WITH_HEAD
 # Rows that are no sum of losses, as keys of the stage.
 FURTHER: dict[str, dict[str, Any]] = {
     "kl, live teacher": {"stored_views": None},
