@@ -77,7 +77,7 @@ def main() -> None:
         f"{options.seeds} seed(s){unlabelled}"
     )
     for student in options.student:
-        rows = _rows(options.loss or loss_names())
+        rows = [*loss_rows(options.loss or loss_names()), *FURTHER]
         refused: dict[str, str] = {}
         for seed in range(options.seeds):
             refused |= _fill(options, cells, student, seed, rows)
@@ -116,14 +116,15 @@ def loss_names() -> list[str]:
     return [get_args(kind.model_fields["loss"].annotation)[0] for kind in get_args(union)]
 
 
-def _rows(losses: list[str]) -> list[str]:
+def loss_rows(losses: list[str]) -> list[str]:
+    """Return the rows of losses alone and beside plain KL, behind those that they are held to."""
     others = [name for name in losses if name != PLAIN]
     pairs = [
         row
         for name in others
         for row in (f"{name} + labels" if name in HEADLESS else name, f"{name} + {PLAIN}")
     ]
-    return [LABELS, PLAIN, f"{PLAIN} + labels", *FURTHER, *pairs]
+    return [LABELS, PLAIN, f"{PLAIN} + labels", *pairs]
 
 
 def stage_of(options: argparse.Namespace, student: str, row: str) -> DistillStage:

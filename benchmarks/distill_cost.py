@@ -4,10 +4,11 @@
         --student FILE.py:factory [--student FILE.py:factory] [--mean ... --std ...] \\
         [--loss hint] [--batch-size 64 --rounds 15 --mixed-precision]
 
-One block a student, one row a loss, alone and beside plain KL. A step is: both networks forward,
-the loss, backward, optimiser. Steps of all rows take turns in random order on the same batch, and
-the table has medians of the ratio to plain KL's in the same round. Memory is the peak of a process
-that only takes steps of one row, above that of one that takes none (Linux).
+One block a student, one row a loss, alone and beside plain KL, as in ``benchmarks/distill.py``. A
+step is: both networks forward, the loss, backward, optimiser. Steps of all rows take turns in
+random order on the same batch, and the table has medians of the ratio to plain KL's in the same
+round. Memory is the peak of a process that only takes steps of one row, above that of one that
+takes none (Linux).
 
 The last line of a block is what stored answers are worth: a pass over the training samples with
 ``stored_views``, once stored, over one with a live teacher, both measured in turns.
@@ -22,13 +23,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.distill import HEADLESS, PLAIN, loss_names, start_state
+from benchmarks.distill import PLAIN, loss_names, loss_rows, stage_of, start_state
 from benchmarks.jobs import Steps, add_model_options, time_in_turns
 from edgekd.cache import StepCache
 from edgekd.data.loader import batches
@@ -52,21 +52,21 @@ def main() -> None:
         )
         steps: Steps = {}
         refused: dict[str, str] = {}
-        for row in _rows(options.loss or loss_names()):
+        for row in loss_rows(options.loss or loss_names()):
             try:
-                steps[row] = _step(state, _stage(options, student, row), inputs, targets)
+                steps[row] = _step(state, _live(options, student, row), inputs, targets)
             except StageError as error:
                 refused[row] = str(error)
         peaks = {row: _peak(step) for row, step in {"": lambda: None, **steps}.items()}
         times = time_in_turns(steps, options.rounds)
         name = student.rpartition(":")[2]
-        print(f"\n{name:34}{'time':>8}{'memory':>10}   batch {len(inputs[0])}, 1 thread")
+        print(f"\n{name:38}{'time':>8}{'memory':>10}   batch {len(inputs[0])}, 1 thread")
         for row, values in times.items():
-            ratio = statistics.median(map(_ratio, values, times[PLAIN], strict=True))
+            ratio = _median_ratio(values, times[PLAIN])
             memory = (peaks[row] - peaks[""]) / (peaks[PLAIN] - peaks[""])
-            print(f"{row:34}{ratio:7.2f}x{memory:9.2f}x", flush=True)
+            print(f"{row:38}{ratio:7.2f}x{memory:9.2f}x", flush=True)
         for row, reason in refused.items():
-            print(f"{row:34} refused: {reason}")
+            print(f"{row:38} refused: {reason}")
         _print_stored(options, state, student)
 
 
@@ -78,26 +78,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--mixed-precision", action="store_true")
-    parser.set_defaults(unlabeled=None, cache=None)
+    parser.set_defaults(unlabeled=None, cache=None, learning_rate=None, steps=10**6)
     return parser.parse_args()
 
 
-def _rows(losses: list[str]) -> list[str]:
-    others = [name for name in losses if name != PLAIN]
-    return [PLAIN, *(row for name in others for row in (name, f"{name} + {PLAIN}"))]
-
-
-def _stage(options: argparse.Namespace, student: str, row: str, **more: Any) -> DistillStage:
-    names = row.split(" + ")
-    return DistillStage(
-        stage="distill",
-        student=student,
-        losses=[{"loss": name} for name in names],  # type: ignore[misc]
-        label_weight=1.0 if names[0] in HEADLESS and len(names) == 1 else 0.0,
-        batch_size=options.batch_size,
-        mixed_precision=options.mixed_precision,
-        **more,
-    )
+def _live(options: argparse.Namespace, student: str, row: str) -> DistillStage:
+    return stage_of(options, student, row).model_copy(update={"stored_views": None})
 
 
 def _step(
@@ -145,11 +131,12 @@ def _print_stored(options: argparse.Namespace, state: CompressionState, student:
     count = min(40 * options.batch_size, len(state.data.train))
     few = replace(state, data=with_train(state.data, np.arange(count)))
     passes = 2  # the first one of a stage also pays for what is done once
+    live = _live(options, student, PLAIN).model_copy(update={"epochs": passes})
     with TemporaryDirectory() as folder:
         kept = replace(few, cache=StepCache(Path(folder)))
         stages = {
-            "live": (few, _stage(options, student, PLAIN, epochs=passes)),
-            "stored": (kept, _stage(options, student, PLAIN, epochs=passes, stored_views=1)),
+            "live": (few, live),
+            "stored": (kept, live.model_copy(update={"stored_views": 1})),
         }
 
         def run(name: str) -> Callable[[], None]:
@@ -159,12 +146,12 @@ def _print_stored(options: argparse.Namespace, state: CompressionState, student:
             return once
 
         times = time_in_turns({name: run(name) for name in stages}, 3)
-    ratio = statistics.median(map(_ratio, times["stored"], times["live"], strict=True))
+    ratio = _median_ratio(times["stored"], times["live"])
     print(f"stored answers: {ratio:.2f}x of the time of a stage of {passes} passes with a live one")
 
 
-def _ratio(one: float, other: float) -> float:
-    return one / other
+def _median_ratio(values: list[float], others: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(values, others, strict=True))
 
 
 if __name__ == "__main__":
