@@ -9,8 +9,10 @@ from torch import fx
 
 from edgekd import loss_settings as settings
 from edgekd.algorithms.standardized_kl import MIN_CLASSES
+from edgekd.distillation import branch_losses as branches
 from edgekd.distillation import feature_losses as features
 from edgekd.distillation import logit_losses as logits
+from edgekd.distillation import token_losses as tokens
 from edgekd.distillation.attention import last_attention
 from edgekd.distillation.pairing import Place, block_places, named_places, pair_places
 from edgekd.distillation.term import Pairing, Term
@@ -37,17 +39,17 @@ PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
     settings.Cosine: logits.cosine,
     settings.TopKKl: logits.top_k,
     settings.Taid: logits.taid_term,
-    settings.DualHead: features.dual_head_term,
+    settings.DualHead: branches.dual_head_term,
     settings.Hint: features.hint,
     settings.SquareHead: features.squarehead,
     settings.AttentionTransfer: features.attention_transfer_term,
     settings.Relational: features.relational,
     settings.MutualInformation: features.mutual_information_term,
-    settings.ScaleKd: features.scale_kd_term,
-    settings.OneForAll: features.one_for_all_term,
-    settings.TokenGraph: features.token_graph_term,
+    settings.ScaleKd: tokens.scale_kd_term,
+    settings.OneForAll: branches.one_for_all_term,
+    settings.TokenGraph: tokens.token_graph_term,
     settings.ChannelWise: features.channel_wise,
-    settings.MiniLm: features.minilm_term,
+    settings.MiniLm: tokens.minilm_term,
 }
 # Where tensors in between are compared if the recipe names no layers.
 PLACES: dict[type[Any], Literal["stages", "last", "attention"]] = {
