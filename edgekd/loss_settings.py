@@ -116,6 +116,7 @@ class Meal(Settings):
 
     loss: Literal["meal"]
     weight: Weight = 1.0
+    discriminator: Annotated[bool, Field(strict=True)] = False
 
 
 class Repeated(Settings):
@@ -258,6 +259,75 @@ class MiniLm(Settings):
     heads: Count = 12
 
 
+class LabelAugmentation(Settings):
+    """Labels of turned images, learnt by a second head, which then teaches the first."""
+
+    loss: Literal["label-augmentation"]
+    weight: Weight = 1.0
+    temperature: Positive = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Layered(Settings):
+    """Labels of turned images behind each stage; the deepest stage teaches the others."""
+
+    loss: Literal["layered"]
+    weight: Weight = 1.0
+    temperature: Positive = 3.0
+    between: Weight = 1.0
+    logits: Weight = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Hierarchical(Settings):
+    """The teacher's logits and joint labels of turned images, behind each stage."""
+
+    loss: Literal["hierarchical"]
+    weight: Weight = 1.0
+    temperature: Positive = 3.0
+    layers: tuple[Layers, ...] = ()
+
+
+class MaskedAutoencoder(Settings):
+    """Hidden patches drawn from the others, and the teacher's feature of what is seen."""
+
+    loss: Literal["masked-autoencoder"]
+    weight: Weight = 1.0
+    patch: Count = 16
+    ratio: Annotated[Number, Field(gt=0, lt=1)] = 0.75
+    align: Weight = 1.0
+    width: Count = 128
+    layers: tuple[Layers, ...] = ()
+
+
+class Generic(Settings):
+    """The teacher's last tokens, normalised, behind a predictor of two layers."""
+
+    loss: Literal["generic"]
+    weight: Weight = 1.0
+    beta: Positive = 2.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Subclasses(Settings):
+    """Parts of each class, along which the teacher's features of it vary, in a second head."""
+
+    loss: Literal["subclasses"]
+    weight: Weight = 1.0
+    subclasses: Count = 4
+    sharpness: Weight = 1.0
+    temperature: Positive = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Mcmi(Settings):
+    """Labels, and outputs that differ within a class: for a network that will teach."""
+
+    loss: Literal["mcmi"]
+    weight: Weight = 1.0
+    information: Weight = 0.1
+
+
 LossSettings: TypeAlias = Annotated[
     Kl
     | RelativeMse
@@ -284,6 +354,13 @@ LossSettings: TypeAlias = Annotated[
     | OneForAll
     | TokenGraph
     | ChannelWise
-    | MiniLm,
+    | MiniLm
+    | LabelAugmentation
+    | Layered
+    | Hierarchical
+    | MaskedAutoencoder
+    | Generic
+    | Subclasses
+    | Mcmi,
     Field(discriminator="loss"),
 ]

@@ -223,7 +223,8 @@ def test_every_loss_is_documented_with_its_needs_and_defaults() -> None:
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()}
         cells = ", ".join(f"`{k}: {str(v).replace('None', 'null')}`" for k, v in plain.items())
         shown_to = heads if name == "minilm" else side
-        needs = build_term(kind(loss=name), Pairing(shown_to, shown_to, 100)).needs
+        made_for = Pairing(shown_to, shown_to, 100, ((3, 64, 64),), itself=True)
+        needs = build_term(kind(loss=name), made_for).needs
         expected[name] = (set(needs) or {"nothing"}, cells)
     assert shown == expected
 

@@ -12,6 +12,8 @@ from edgekd.algorithms.standardized_kl import MIN_CLASSES
 from edgekd.distillation import branch_losses as branches
 from edgekd.distillation import feature_losses as features
 from edgekd.distillation import logit_losses as logits
+from edgekd.distillation import prepared_losses as prepared
+from edgekd.distillation import self_supervised_losses as views
 from edgekd.distillation import token_losses as tokens
 from edgekd.distillation.attention import last_attention
 from edgekd.distillation.pairing import Place, block_places, named_places, pair_places
@@ -30,13 +32,13 @@ ALONE: dict[type[Any], Callable[[Any], Term]] = {
     settings.Sinkhorn: logits.sinkhorn_term,
     settings.BalancedKl: logits.balanced,
     settings.Ssld: logits.ssld_term,
-    settings.Meal: logits.meal_term,
     settings.Repeated: logits.repeated,
     settings.MarginPreserving: logits.margin,
     settings.LabelTrust: logits.trust,
 }
 PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
     settings.Cosine: logits.cosine,
+    settings.Meal: logits.meal_term,
     settings.TopKKl: logits.top_k,
     settings.Taid: logits.taid_term,
     settings.DualHead: branches.dual_head_term,
@@ -50,6 +52,13 @@ PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
     settings.TokenGraph: tokens.token_graph_term,
     settings.ChannelWise: features.channel_wise,
     settings.MiniLm: tokens.minilm_term,
+    settings.LabelAugmentation: views.label_augmentation_term,
+    settings.Layered: views.layered_term,
+    settings.Hierarchical: views.hierarchical_term,
+    settings.MaskedAutoencoder: views.masked_autoencoder_term,
+    settings.Generic: tokens.generic_term,
+    settings.Subclasses: prepared.subclasses_term,
+    settings.Mcmi: prepared.mcmi_term,
 }
 # Where tensors in between are compared if the recipe names no layers.
 PLACES: dict[type[Any], Literal["stages", "last", "attention"]] = {
@@ -64,6 +73,12 @@ PLACES: dict[type[Any], Literal["stages", "last", "attention"]] = {
     settings.TokenGraph: "last",
     settings.ChannelWise: "last",
     settings.MiniLm: "attention",
+    settings.LabelAugmentation: "last",
+    settings.Layered: "stages",
+    settings.Hierarchical: "stages",
+    settings.MaskedAutoencoder: "last",
+    settings.Generic: "last",
+    settings.Subclasses: "last",
 }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from edgekd import loss_settings as settings
-from edgekd.algorithms import minilm, scale_kd, token_graph
-from edgekd.algorithms.feature_shapes import resized, tokens_of_map
+from edgekd.algorithms import generic_distillation, minilm, scale_kd, token_graph
+from edgekd.algorithms.feature_shapes import at_the_smaller_size, resized, tokens_of_map
 from edgekd.distillation.feature_tensors import as_map, map_shape, unless_few
 from edgekd.distillation.term import Answers, Pairing, Shape, Side, Term
 
@@ -50,6 +50,19 @@ def token_graph_term(options: settings.TokenGraph, pair: Pairing) -> Term:
         return found
 
     return Term(token_graph.NEEDS, unless_few(options.neighbours // places + 1, compare), loss)
+
+
+def generic_term(options: settings.Generic, pair: Pairing) -> Term:
+    """Return the term of ``generic_loss``: tokens, or places of a map, behind a predictor."""
+    own, other = (map_shape(side.features[-1])[0] for side in (pair.student, pair.teacher))
+    predictor = generic_distillation.FeaturePredictor(own, other)
+
+    def compare(seen: Answers) -> Tensor:
+        maps = at_the_smaller_size(as_map(seen.features[-1]), as_map(seen.teacher_features[-1]))
+        mine, theirs = (tokens_of_map(x) for x in maps)
+        return generic_distillation.generic_loss(predictor(mine), theirs, beta=options.beta)
+
+    return Term(generic_distillation.NEEDS, compare, predictor)
 
 
 def minilm_term(options: settings.MiniLm, pair: Pairing) -> Term:

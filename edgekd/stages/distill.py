@@ -23,6 +23,7 @@ from edgekd.graph.taps import Tap
 from edgekd.loss_settings import Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
 from edgekd.stages.distill_loss import Learning, stage_loss
+from edgekd.stages.distill_prepare import prepare_terms
 from edgekd.stages.distillation_loss import folded
 from edgekd.stages.randomness import Randomness, seeded
 from edgekd.stages.teacher_cache import teacher_outputs
@@ -80,6 +81,7 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
         move(teacher, device)
         panel = _panel(state, options, folded(teacher), device)
         learning = replace(learning, panel=panel)
+        prepare_terms(state, teacher, learning, device)
 
         def loss_in(*, training: bool) -> Loss:
             return stage_loss(
@@ -93,7 +95,7 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
 
         own = folded(teacher)
         known = None
-        if learning.terms:
+        if learning.on_plain_batches:
 
             def answers(*inputs: Tensor) -> tuple[Tensor, ...]:
                 first, *others = output_tensors(own(*inputs))
@@ -107,7 +109,7 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
                 progress,
                 device=device,
                 title=TITLE,
-                features=bool(learning.taps),
+                features=learning.features_of_plain_batches,
                 identity=_identity(own, panel),
             )
         details = train_student(
@@ -124,7 +126,8 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
             parts={"randomness": Randomness(device)},
             after_step=after_step,
             # New weights cannot be worse than none; trained ones are worth keeping.
-            undo=options.student is None or options.student_weights is not None,
+            undo=(options.student is None or options.student_weights is not None)
+            and not any(term.departs for term, _ in learning.terms),
         )
     return state.with_model(
         refresh(student, state.example),
@@ -182,6 +185,8 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
                 _side(state, [mine.shape for mine, _ in places]),
                 _side(state, [theirs.shape for _, theirs in places]),
                 steps,
+                tuple(tuple(x.shape[1:]) for x in state.example),
+                itself=options.student is None,
             )
             term = build_term(entry, pair)
             check_needs(term, pair, teachers=1 + len(options.teachers))

@@ -32,6 +32,8 @@ SUM_OF_LOSSES = [
     {"loss": "dual-head", "hidden": 8},
     {"loss": "squarehead"},
     {"loss": "token-graph", "tokens": 20, "neighbours": 3},
+    {"loss": "label-augmentation", "layers": [{"student": "body", "teacher": "stem"}]},
+    {"loss": "masked-autoencoder", "patch": 4, "width": 8, "weight": 0.1},
     {"loss": "hint", "weight": 1.0, "layers": [{"student": "stem", "teacher": "blocks.1"}]},
 ]
 
@@ -180,6 +182,14 @@ def test_the_model_as_it_is_learns_on_where_no_student_is_named(state: Compressi
             {"losses": [{"loss": "hint", "layers": [{"student": "stm", "teacher": "stem"}]}]},
             r"losses\[0\] 'hint': 'stm' fits no module of the student",
         ),
+        (
+            {"losses": [{"loss": "mcmi"}]},
+            r"losses\[0\] 'mcmi': it makes a network a better teacher",
+        ),
+        (
+            {"losses": [{"loss": "masked-autoencoder", "patch": 3}]},
+            r"losses\[0\] 'masked-autoencoder': 'patch: 3' does not split images of 8 x 8 pixels",
+        ),
         ({"losses": [{"loss": "kl"}, {"loss": "meal"}]}, r"losses\[1\] 'meal': it averages sever"),
     ],
 )
@@ -204,3 +214,45 @@ def test_classes_are_needed(state: CompressionState, given: Any, reason: str) ->
 def test_numbers_are_learnt_as_numbers(state: CompressionState, losses: Any) -> None:
     after = run(replace(state, classification=False), losses=losses, epochs=6)
     assert after.details["train_loss"][-1] < after.details["train_loss"][0]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"loss": "layered"},
+        {"loss": "hierarchical", "layers": [{"student": "body", "teacher": "stem"}]},
+        {"loss": "masked-autoencoder", "patch": 2, "width": 8},
+        {"loss": "generic"},
+        {"loss": "subclasses", "subclasses": 1},
+    ],
+)
+def test_losses_beside_the_student_fall_and_leave_it_as_it_was(
+    state: CompressionState, loss: dict[str, Any]
+) -> None:
+    assert state.student is not None
+    after = run(state, losses=[loss], epochs=3)
+    assert after.details["train_loss"][-1] < after.details["train_loss"][0]
+    untrained = float_form(state.student, state.example)
+    assert {name for name, _ in after.model.named_parameters()} == {
+        name for name, _ in untrained.named_parameters()
+    }
+
+
+def test_a_network_that_will_teach_leaves_its_answers(state: CompressionState) -> None:
+    after = run(state, student=None, losses=[{"loss": "mcmi"}], epochs=2)
+    assert after.details["distillation_kept"]
+    assert after.details["held_out_loss"][1] > after.details["held_out_loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "stored"),
+    [([{"loss": "layered"}, {"loss": "kl"}], "computed"), ([{"loss": "layered"}], "unused")],
+)
+def test_answers_to_the_plain_batch_are_stored_beside_a_view(
+    state: CompressionState, tmp_path: Path, losses: Any, stored: str
+) -> None:
+    cached = replace(state, cache=StepCache(tmp_path / "cache"))
+    options = {"batch_size": len(state.data.train) // 4, "losses": losses, "epochs": 2}
+    found = [run(given, **options).details for given in (state, cached)]
+    assert found[1]["teacher_cache"] == stored
+    assert found[1]["train_loss"] == pytest.approx(found[0]["train_loss"], rel=1e-5)
