@@ -26,6 +26,13 @@ class Kl(Settings):
     temperature: Positive = 4.0
 
 
+class HardClass(Settings):
+    """Cross entropy with the teacher's class."""
+
+    loss: Literal["hard-class"]
+    weight: Weight = 1.0
+
+
 class RelativeMse(Settings):
     """Squared error of the outputs over the teacher's mean square."""
 
@@ -120,11 +127,14 @@ class Meal(Settings):
 
 
 class Repeated(Settings):
-    """Squared error of the probabilities, a ``label_share`` of it to the label."""
+    """Squared error of the probabilities, a ``label_share`` of it to the label.
+
+    ``auto``: the share that is best for ridge regression on the teacher's last features.
+    """
 
     loss: Literal["repeated"]
     weight: Weight = 1.0
-    label_share: Share = 0.6
+    label_share: Share | Literal["auto"] = 0.6
 
 
 class MarginPreserving(Settings):
@@ -168,7 +178,7 @@ class Hint(Settings):
     """Squared error of features, behind a projector where channels differ."""
 
     loss: Literal["hint"]
-    weight: Weight = 100.0
+    weight: Weight = 10.0
     layers: tuple[Layers, ...] = ()
 
 
@@ -259,8 +269,94 @@ class MiniLm(Settings):
     heads: Count = 12
 
 
+class First(Settings):
+    """Divergence on the teacher's ``top_k`` likeliest classes alone, as if only they were known."""
+
+    loss: Literal["first"]
+    weight: Weight = 1.0
+    top_k: Count = 5
+    normalize: Literal["linear", "softmax"] = "linear"
+    temperature: Positive = 1.0
+    smoothing: Share = 0.0
+    rest: Annotated[bool, Field(strict=True)] = False
+
+
+class FerKd(Settings):
+    """Cross-entropy with the teacher, or with softened labels where it is not sure."""
+
+    loss: Literal["ferkd"]
+    weight: Weight = 1.0
+    lowest: Share = 0.15
+    middle: Share = 0.3
+    highest: Share = 1.0
+    smoothing: Share = 0.1
+
+
+class TwoTeacher(Settings):
+    """Regression, helped by a teacher of the truth and one of a smoothed truth."""
+
+    loss: Literal["two-teacher"]
+    weight: Weight = 1.0
+    main_weight: Weight = 2.0
+    tough_weight: Weight = 1.0
+    tolerant_weight: Weight = 1.0
+
+
+class Bins(Settings):
+    """Coordinates as logits over bins, one output for each axis."""
+
+    loss: Literal["bins"]
+    weight: Weight = 0.1
+    sharpness: Positive = 10.0
+
+
+class DenseKl(Settings):
+    """``kl`` at every pixel, or at those that have a label."""
+
+    loss: Literal["dense-kl"]
+    weight: Weight = 1.0
+    temperature: Positive = 1.0
+    labelled_only: Annotated[bool, Field(strict=True)] = False
+
+
+class Context(Settings):
+    """Squared error of maps and of their means over coarser grids, added up over the layers."""
+
+    loss: Literal["context"]
+    weight: Weight = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Fusion(Settings):
+    """``context`` of maps, each fused with what deeper stages know."""
+
+    loss: Literal["fusion"]
+    weight: Weight = 1.0
+    width: Count = 64
+    layers: tuple[Layers, ...] = ()
+
+
+class PatchEmbedding(Settings):
+    """Squared error of what a transformer's stages begin with; the last ones count most."""
+
+    loss: Literal["patch-embedding"]
+    weight: Weight = 1.0
+    stage_weights: tuple[Weight, ...] | None = None
+    layers: tuple[Layers, ...] = ()
+
+
+class Acam(Settings):
+    """Maps under masks that both networks choose; null: one for each class at pixels, else 6."""
+
+    loss: Literal["acam"]
+    weight: Weight = 1.0
+    diversity: Weight = 1.0
+    masks: Count | None = None
+    layers: tuple[Layers, ...] = ()
+
+
 class LabelAugmentation(Settings):
-    """Labels of turned images, learnt by a second head, which then teaches the first."""
+    """Labels that say how an image was turned, and what all its turns know together; no teacher."""
 
     loss: Literal["label-augmentation"]
     weight: Weight = 1.0
@@ -269,18 +365,18 @@ class LabelAugmentation(Settings):
 
 
 class Layered(Settings):
-    """Labels of turned images behind each stage; the deepest stage teaches the others."""
+    """Branches behind each stage learn turned labels, from the last one too; no teacher."""
 
     loss: Literal["layered"]
     weight: Weight = 1.0
     temperature: Positive = 3.0
-    between: Weight = 1.0
-    logits: Weight = 1.0
+    branch_weight: Weight = 1.0
+    logit_weight: Weight = 1.0
     layers: tuple[Layers, ...] = ()
 
 
 class Hierarchical(Settings):
-    """The teacher's logits and joint labels of turned images, behind each stage."""
+    """Branches behind each stage learn what those of the teacher say of turned images."""
 
     loss: Literal["hierarchical"]
     weight: Weight = 1.0
@@ -289,14 +385,14 @@ class Hierarchical(Settings):
 
 
 class MaskedAutoencoder(Settings):
-    """Hidden patches drawn from the others, and the teacher's feature of what is seen."""
+    """Images with holes: their pixels, and the teacher's tokens of what is seen."""
 
     loss: Literal["masked-autoencoder"]
     weight: Weight = 1.0
-    patch: Count = 16
-    ratio: Annotated[Number, Field(gt=0, lt=1)] = 0.75
-    align: Weight = 1.0
+    ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.75
     width: Count = 128
+    blocks: Count = 1
+    heads: Count = 4
     layers: tuple[Layers, ...] = ()
 
 
@@ -330,6 +426,7 @@ class Mcmi(Settings):
 
 LossSettings: TypeAlias = Annotated[
     Kl
+    | HardClass
     | RelativeMse
     | Cosine
     | SmoothL1
@@ -361,6 +458,15 @@ LossSettings: TypeAlias = Annotated[
     | MaskedAutoencoder
     | Generic
     | Subclasses
-    | Mcmi,
+    | Mcmi
+    | First
+    | FerKd
+    | TwoTeacher
+    | Bins
+    | DenseKl
+    | Context
+    | Fusion
+    | PatchEmbedding
+    | Acam,
     Field(discriminator="loss"),
 ]

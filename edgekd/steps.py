@@ -108,7 +108,7 @@ def original_step(job: Job, progress: Progress) -> Step:
     if job.cache.folder(key) is None:
         started = time.monotonic()
         module = to_module(job.loaded.program)
-        onnx = export_onnx(
+        onnx = job.frozen or export_onnx(
             module,
             job.loaded.example,
             job.loaded.spec,

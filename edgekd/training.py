@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from edgekd.errors import StageError
 from edgekd.progress import Progress
@@ -41,7 +42,8 @@ class Schedule:
     """Linear warm-up over the first ``warmup`` of all steps, then a cosine to zero.
 
     ``optimizer`` is AdamW, or SGD with Nesterov momentum of 0.9 (Sutskever et al., ICML 2013).
-    Training ends after ``epochs`` passes, or earlier after ``max_steps`` optimiser steps.
+    Training ends after ``epochs`` passes, or earlier after ``max_steps`` optimiser steps. A
+    gradient whose norm is above ``clip_norm`` is made as short as that (Pascanu et al., ICML 2013).
     """
 
     epochs: int
@@ -51,6 +53,7 @@ class Schedule:
     warmup: float = 0.05
     weight_decay: float = 0.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    clip_norm: float | None = None
 
     @property
     def steps(self) -> int:
@@ -137,6 +140,9 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(value).backward()  # type: ignore[no-untyped-call]
                 done += 1
+                if schedule.clip_norm is not None:
+                    scaler.unscale_(optimizer)
+                    clip_grad_norm_(_weights(optimizer), schedule.clip_norm)
                 if _step(scaler, optimizer):
                     scheduler.step()
                     after_step(schedule.steps - left + done)
@@ -165,6 +171,10 @@ def _optimizer(
     if schedule.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+
+
+def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def _step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> bool:

@@ -221,12 +221,17 @@ def test_every_loss_is_documented_with_its_needs_and_defaults() -> None:
         (name,) = get_args(kind.model_fields["loss"].annotation)
         keys = {k: f.default for k, f in kind.model_fields.items() if k != "loss"}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()}
-        cells = ", ".join(f"`{k}: {str(v).replace('None', 'null')}`" for k, v in plain.items())
+        cells = ", ".join(f"`{k}: {shown_value(v)}`" for k, v in plain.items())
         shown_to = heads if name == "minilm" else side
-        made_for = Pairing(shown_to, shown_to, 100, ((3, 64, 64),), itself=True)
-        needs = build_term(kind(loss=name), made_for).needs
+        pair = Pairing(shown_to, shown_to, 100, (3, 32, 32), itself=True)
+        needs = build_term(kind(loss=name), pair).needs
         expected[name] = (set(needs) or {"nothing"}, cells)
     assert shown == expected
+
+
+def shown_value(value: Any) -> str:
+    plain = {"None": "null", "False": "false", "True": "true"}
+    return plain.get(str(value), str(value))
 
 
 @pytest.mark.parametrize("stage", ["prune", "sparsify"])

@@ -38,7 +38,7 @@ def one_for_all_term(options: settings.OneForAll, pair: Pairing) -> Term:
     shapes, classes = pair.student.features, max(pair.student.classes, 1)
     width = max(channels_of(shapes[-1]), channels_of(pair.teacher.features[-1]))
     branches = nn.ModuleList(
-        branch_behind(shape, width, classes, len(shapes) - 1 - index)
+        _branch(shape, width, classes, len(shapes) - 1 - index)
         for index, shape in enumerate(shapes)
     )
 
@@ -61,8 +61,7 @@ def one_for_all_term(options: settings.OneForAll, pair: Pairing) -> Term:
     return Term(one_for_all.NEEDS, compare, branches)
 
 
-def branch_behind(shape: Shape, width: int, classes: int, following: int) -> nn.Module:
-    """Return what turns a feature into logits, ``following`` stages before the last one."""
+def _branch(shape: Shape, width: int, classes: int, following: int) -> nn.Module:
     if len(shape) == 3:
         return MapBranch(shape[0], width, classes, halvings=following)
     if len(shape) == 1:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgekd.algorithms.token_mask import TokenMask
-
 Shape = tuple[int, ...]  # of one sample, without the batch axis
 
 
@@ -17,57 +15,41 @@ class Side:
     """What a loss may know of one network.
 
     ``classes`` is 0 where the first output is no class logits. ``features`` are the shapes of the
-    tensors that this loss compares: the student's i-th with the teacher's i-th.
+    tensors that this loss compares: the student's i-th with the teacher's i-th. ``pixel_classes``
+    is above 0 where the first output is class logits at each pixel, with labels for them, and
+    ``regression`` tells that the labels are numbers, as many as the first output has.
     """
 
     classes: int
     outputs: tuple[Shape, ...]
     features: tuple[Shape, ...] = ()
+    pixel_classes: int = 0
+    regression: bool = False
 
 
 @dataclass(frozen=True)
 class Pairing:
     """The two networks that a loss compares, and the optimiser ``steps`` of the training.
 
-    ``inputs`` are the shapes of one sample's inputs. ``itself``: there is no student, the network
-    trains as it is.
+    ``image`` is ``(C, H, W)`` where the only input is an image in batches of any size. ``itself``:
+    there is no student, the network trains as it is.
     """
 
     student: Side
     teacher: Side
     steps: int
-    inputs: tuple[Shape, ...] = ()
+    image: Shape | None = None
     itself: bool = False
-
-
-@dataclass(frozen=True)
-class Viewed:
-    """Images ``(M, C, H, W)`` made of a batch's, and which of their patches are hidden."""
-
-    images: Tensor
-    mask: TokenMask | None = None
-
-
-@dataclass(frozen=True)
-class View:
-    """Transformed copies of the images that a loss looks at instead of the plain batch.
-
-    ``of`` draws from torch's own generator, if at all, so that a training repeats and resumes.
-    Terms whose ``of`` are equal share one run of the networks. ``teacher``: whether the term
-    compares with the teacher's answers, which are then computed and never stored.
-    """
-
-    of: Callable[[Tensor], Viewed]
-    teacher: bool = True
 
 
 @dataclass(frozen=True)
 class Answers:
     """A batch: outputs and features of both networks, and labels (-1: none).
 
-    ``valid`` says which tokens are no padding, bool ``(N, T)``; None where nothing says so. For a
-    term with a view, outputs and features are those of the view (the teacher's may be empty if it
-    needs none), ``mask`` says what is hidden there; labels and ``images`` are the plain batch's.
+    ``valid`` says which tokens are no padding, bool ``(N, T)``; None where nothing says so.
+    ``each_teacher`` has every teacher's own first output, for terms that ask for it; the first of
+    ``teacher_outputs`` is their average. Of a term with a view all this is of the view, but for the
+    labels and ``images``, which are the batch's own; ``context`` is what the view made beside it.
     """
 
     outputs: Sequence[Tensor]
@@ -76,8 +58,9 @@ class Answers:
     teacher_features: Sequence[Tensor]
     labels: Tensor | None
     valid: Tensor | None = None
+    each_teacher: Sequence[Tensor] = ()
     images: Tensor | None = None
-    mask: TokenMask | None = None
+    context: object = None
 
     @property
     def known_labels(self) -> Tensor:
@@ -91,21 +74,38 @@ Compare = Callable[[Answers], Tensor]  # to a scalar; no gradient flows into the
 
 
 @dataclass(frozen=True)
+class View:
+    """Images that a term looks at instead of the batch's own.
+
+    ``make`` returns them, from images ``(N, C, H, W)``, and what else the term has to know; random
+    numbers come from torch's own generator of the CPU. ``teacher``: the teacher sees them too.
+    """
+
+    make: Callable[[Tensor], tuple[Tensor, object]]
+    teacher: bool
+
+
+@dataclass(frozen=True)
 class Term:
     """A loss with its settings filled in.
 
     ``trained`` are weights and running values that exist for the training only: projectors, heads,
     schedules. They are never part of the student. ``after_step`` is called behind each optimiser
-    step. ``view``: what it looks at, where that is not the plain batch. ``prepare`` is called once
-    before the training, with the teacher's logits, the labels and the teacher's pooled features of
-    training samples; it raises ValueError where they do not do. ``departs``: the network is to
-    leave the teacher's answers, so that their distance does not judge the training.
+    step. ``each_teacher``: it needs every teacher's own answer. ``judge`` is what tells a better
+    student in place of ``kl`` or ``mse`` where the term is one on all outputs; those behind the
+    first are then compared by nothing else. With a ``view`` both networks are run on that for this
+    term alone. ``prepare`` is called once before the training, with the teacher's logits, the
+    labels and the teacher's pooled features of training samples; it raises ValueError where they
+    do not do. ``departs``: the network is to leave its answers, so that nothing judges the
+    training.
     """
 
     needs: frozenset[str]
     compare: Compare
     trained: nn.Module | None = None
     after_step: Callable[[], None] | None = None
+    each_teacher: bool = False
+    judge: Compare | None = None
     view: View | None = None
     prepare: Prepare | None = None
     departs: bool = False
@@ -118,12 +118,14 @@ class Term:
         teacher_features: Sequence[Tensor],
         labels: Tensor | None,
         valid: Tensor | None = None,
-        images: Tensor | None = None,
-        mask: TokenMask | None = None,
+        each_teacher: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Return the loss of a batch."""
-        known = (outputs, features, teacher_outputs, teacher_features)
-        return self.compare(Answers(*known, labels, valid, images, mask))
+        """Return the loss of a batch, of a term without a view."""
+        return self.compare(
+            Answers(
+                outputs, features, teacher_outputs, teacher_features, labels, valid, each_teacher
+            )
+        )
 
 
 def of_logits(needs: frozenset[str], loss: Callable[[Tensor, Tensor], Tensor]) -> Term:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, fx
 
-from edgekd.algorithms.cross_entropy import label_cross_entropy
+from edgekd.algorithms.dense_kl import dense_kl
 from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
+from edgekd.distillation.label_losses import label_loss
 from edgekd.distillation.teachers import Panel
-from edgekd.distillation.term import Term, Viewed
+from edgekd.distillation.term import Answers, Side, Term, View
 from edgekd.graph.batchnorm_mode import train_batch_norm
 from edgekd.graph.program import output_nodes
 from edgekd.graph.taps import Tap, with_outputs
@@ -26,35 +28,22 @@ class Learning:
     """What the student learns by.
 
     ``terms`` have their weights beside them. ``taps`` are the tensors in between that they compare;
-    ``slices`` says which of them belong to which term.
+    ``parts`` says which of them belong to which term. ``side`` says what the outputs are. All terms
+    count times ``factor`` at the step that is being done.
     """
 
     terms: Sequence[tuple[Term, float]]
     label_weight: float
-    classification: bool
+    side: Side
     taps: Sequence[Tap] = ()
-    slices: Sequence[slice] = ()
+    parts: Sequence[tuple[int, ...]] = ()
     panel: Panel = field(default_factory=lambda: Panel((), 1.0, True))
+    factor: Callable[[], float] = lambda: 1.0
 
     @property
-    def on_plain_batches(self) -> bool:
-        """Whether a term compares with the teacher's answers to the batch as it is."""
-        return any(term.view is None for term, _ in self.terms)
-
-    @property
-    def features_of_plain_batches(self) -> bool:
-        """Whether such a term compares tensors in between."""
-        pairs = zip(self.terms, self.slices, strict=True) if self.slices else ()
-        return any(term.view is None and part.start < part.stop for (term, _), part in pairs)
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What both networks say of a view."""
-
-    found: list[Tensor]
-    expected: list[Tensor]
-    viewed: Viewed
+    def each_teacher(self) -> bool:
+        """Tell whether a term needs every teacher's own answer."""
+        return any(term.each_teacher for term, _ in self.terms)
 
 
 def stage_loss(
@@ -64,68 +53,118 @@ def stage_loss(
     *,
     training: bool,
     mixed: bool = False,
+    frozen: Collection[str] = (),
 ) -> Loss:
     """Return the loss of a batch.
 
     In ``training`` it is the sum of all terms, with the batch norms of the student on the
-    statistics of the batch. Otherwise it judges the student as it is deployed: by the outputs alone
-    (``kl`` or ``mse``, if anything is to be learnt from the teacher) and the labels, since terms
-    may change their target while they train. Outputs behind the first are compared as numbers.
-
-    The networks run once on the plain batch and once on each view that terms ask for.
+    statistics of the batch, but for those that are ``frozen``. Otherwise it judges the student as
+    it is deployed: by the outputs alone (``kl`` or ``mse``, if anything is to be learnt from the
+    teacher) and the labels, since terms may change their target while they train. Outputs behind
+    the first are compared as numbers, unless a term is one on all outputs, which then also judges.
     """
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
-    train_batch_norm(learner, training)
-    reference = folded(with_outputs(teacher, [tap.teacher for tap in taps]))
+    train_batch_norm(learner, training, frozen=frozen)
+    ask = answers_of(teacher, replace(learning, taps=taps))
     own = len(output_nodes(student))
+    each = len(learning.panel.others) + learning.panel.asks_original
+    each = each if learning.each_teacher else 0
+    judges = [(term.judge, weight) for term, weight in learning.terms if term.judge is not None]
+    of_labels = label_loss(learning.side)
+    terms = learning.terms
+    plain = any(term.view is None for term, _ in terms) or bool(terms and (own > 1 or not training))
     names = [node.name for node in student.graph.nodes if node.op == "placeholder"]
-    compare = kl_judge if learning.classification else relative_mse_loss
-
-    @torch.no_grad()
-    def ask(inputs: Inputs) -> list[Tensor]:
-        answers = run(reference, inputs)
-        return [learning.panel.combine(answers[0], inputs), *answers[1:]]
-
-    wanted: dict[Callable[[Tensor], Viewed], bool] = {}  # views, and whether the teacher looks too
-    for term, _ in learning.terms if training else ():
-        if term.view is not None:
-            wanted[term.view.of] = wanted.get(term.view.of, False) or term.view.teacher
-    asked = bool(learning.terms) and (not training or own > 1 or learning.on_plain_batches)
-
-    def look(of: Callable[[Tensor], Viewed], images: Tensor, *, teacher: bool) -> _Look:
-        viewed = of(images)
-        found = run(learner, (viewed.images,))
-        return _Look(found, ask((viewed.images,)) if teacher else [], viewed)
+    compare = judge_of(learning.side)
 
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
         with autocast(inputs[0].device, training and mixed):
             found = run(learner, inputs)
             expected = list(known)
-            if asked and not known:
-                expected = ask(inputs)
-            looks = {of: look(of, inputs[0], teacher=both) for of, both in wanted.items()}
+            if plain and not known:
+                expected = list(ask(*inputs))
+            views = [
+                _look(term.view, inputs[0], learner, ask)
+                for term, _ in (learning.terms if training else ())
+            ]
         parts: list[Tensor] = []
-        if learning.label_weight > 0 and targets is not None:
-            parts.append(learning.label_weight * label_cross_entropy(found[0], targets))
-        if learning.terms:
+        if learning.label_weight > 0 and targets is not None and of_labels is not None:
+            parts.append(learning.label_weight * of_labels(found[0], targets))
+        if plain and not judges:
             pairs = zip(found[1:own], expected[1:own], strict=True)
             parts += [relative_mse_loss(*pair) for pair in pairs]
             if not training:
                 parts.append(compare(found[0], expected[0]))
+        elif not training:
+            answers = Answers(found[:own], (), expected[:own], (), targets)
+            parts += [weight * judge(answers) for judge, weight in judges]
         valid = valid_tokens(names, inputs)
         for index, (term, weight) in enumerate(learning.terms if training else ()):
-            part = learning.slices[index] if learning.slices else slice(0, 0)
-            mine, theirs, mask = found, expected, None
-            if term.view is not None:
-                seen = looks[term.view.of]
-                mine, theirs, mask = seen.found, seen.expected, seen.viewed.mask
-            answers = (mine[:own], mine[own:][part], theirs[:own], theirs[own:][part])
-            parts.append(weight * term(*answers, targets, valid, inputs[0], mask))
+            seen, shown, context = views[index] or (found, expected, None)
+            part = learning.parts[index] if learning.parts else ()
+            answers = Answers(
+                seen[:own],
+                [seen[own + i] for i in part],
+                shown[:own],
+                [shown[own + each + i] for i in part] if shown else (),
+                targets,
+                valid,
+                shown[own : own + each],
+                inputs[0],
+                context,
+            )
+            parts.append(learning.factor() * weight * term.compare(answers))
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
 
     return loss
+
+
+def _look(
+    view: View | None, images: Tensor, learner: fx.GraphModule, ask: AskTeachers
+) -> tuple[list[Tensor], list[Tensor], object] | None:
+    """Return what both networks say of a view, and what it made beside; None without one."""
+    if view is None:
+        return None
+    changed, context = view.make(images)
+    taught = list(ask(changed)) if view.teacher else []
+    return run(learner, (changed,)), taught, context
+
+
+def judge_of(side: Side) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the comparison of first outputs that decides whether a training is kept."""
+    if side.pixel_classes:
+        return partial(dense_kl, temperature=JUDGE_TEMPERATURE)
+    return kl_judge if side.classes else relative_mse_loss
+
+
+@dataclass(frozen=True)
+class AskTeachers:
+    """What all teachers answer together, and behind that the original's features.
+
+    In between is every teacher's own first output, if ``each``. ``features`` is how many of the
+    outputs of ``own`` are features. An original that does not teach is not run.
+    """
+
+    own: fx.GraphModule
+    panel: Panel
+    features: int = 0
+    each: bool = False
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return float32 outputs, then features, for a batch of inputs."""
+        found = run(self.own, inputs) if self.panel.asks_original else []
+        answers = self.panel.ask(found, inputs)
+        first, each = self.panel.combine(answers), answers if self.each else ()
+        split = len(found) - self.features
+        return first, *found[1:split], *each, *found[split:]
+
+
+def answers_of(teacher: fx.GraphModule, learning: Learning) -> AskTeachers:
+    """Return what the student learns from: the teachers' outputs, and what ``taps`` name."""
+    tapped = with_outputs(teacher, [tap.teacher for tap in learning.taps])
+    return AskTeachers(folded(tapped), learning.panel, len(learning.taps), learning.each_teacher)
 
 
 def kl_judge(student: Tensor, teacher: Tensor) -> Tensor:

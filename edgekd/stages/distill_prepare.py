@@ -44,9 +44,9 @@ def prepare_terms(
     labels, logits, *features = (torch.cat(parts) for parts in zip(*rows, strict=True))
     for index in asking:
         term, _ = learning.terms[index]
-        part = learning.slices[index] if learning.slices else slice(0, 0)
+        part = learning.parts[index] if learning.parts else ()
         assert term.prepare is not None
         try:
-            term.prepare(logits, labels, features[part])
+            term.prepare(logits, labels, [features[i] for i in part])
         except ValueError as error:
             raise StageError(f"distill: losses[{index}]: {error}") from None

@@ -21,6 +21,7 @@ from edgekd.graph.devices import move
 from edgekd.graph.program import digest
 from edgekd.model.trace import quiet
 from edgekd.progress import Progress
+from edgekd.stages.adaptive_samples import Adapt
 from edgekd.stages.checkpoint import Checkpoint, Restorable
 from edgekd.stages.passes import Passes, to_device
 from edgekd.stages.teacher_cache import TeacherOutputs
@@ -52,6 +53,7 @@ def schedule_of(
         max_steps=options.max_steps,
         weight_decay=decay if options.weight_decay is None else options.weight_decay,
         optimizer=optimizer,
+        clip_norm=options.clip_norm,
     )
 
 
@@ -77,17 +79,23 @@ def train_student(
     beside: nn.Module | None = None,
     parts: Mapping[str, Restorable] = MappingProxyType({}),
     after_step: Callable[[int], None] = lambda _step: None,
+    before_training: Callable[[], None] = lambda: None,
     carried: Mapping[str, Tensor] | None = None,
     batch_statistics: bool = True,
     undo: bool = True,
     frozen: Collection[str] = (),
+    views: int | None = None,
+    adapt: Adapt | None = None,
 ) -> dict[str, Any]:
     """Train ``student`` in place by any loss; return details for the report.
 
     What ``distill`` says of its arguments holds here too. ``loss_in`` gives the loss to train by,
     and the one on the calibration samples that decides whether the training is kept. ``known`` are
     the teacher's outputs where they are stored. ``beside`` has weights that learn with the student
-    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well.
+    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well. With
+    ``views`` so many versions of each augmented sample take turns; ``adapt`` says
+    what a pass does with them.
+    ``before_training`` may change the student's weights: what is undone goes back behind it.
     """
     start = digest(student)
     move(student, device)
@@ -97,8 +105,9 @@ def train_student(
     before = copy.deepcopy(student.state_dict())
     judge = loss_in(training=False)  # what is deployed has no 16-bit floats
     held_out = [held_out_loss(state, judge, device)]
+    before_training()
     average = None if options.ema is None else _average(student, options.ema)
-    passes = Passes(state, options, known, device)
+    passes = Passes(state, options, known, device, views=views, adapt=adapt)
     kept_parts: dict[str, Restorable] = {"student": student, "passes": passes, **parts}
     trained = list(student.parameters())
     if beside is not None:

@@ -4,7 +4,15 @@ from networks import network, samples, trace
 from torch import nn
 
 from edgekd.errors import ModelError
-from edgekd.graph.program import clone, output_tensors, refresh, to_module, to_program
+from edgekd.graph.program import (
+    clone,
+    divide_first_output,
+    output_nodes,
+    output_tensors,
+    refresh,
+    to_module,
+    to_program,
+)
 from edgekd.graph.tensors import add_tensor, clean, constant, free_name, is_float_tensor
 from edgekd.model.trace import export_batched
 
@@ -68,3 +76,21 @@ def test_tensors_are_stored_replaced_and_dropped() -> None:
     clean(graph)  # nothing reads it
     assert "new.deep.tensor" not in dict(graph.named_parameters())
     assert constant(graph, first) is None and constant(graph, 3) is None
+
+
+class Both(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = 2 * x
+        return {"first": y, "again": y, "last": x + 1}
+
+
+def test_only_the_first_output_is_divided() -> None:
+    x = samples(2, 3)
+    graph, _ = trace(Both().eval(), x)
+    names = [node.name for node in output_nodes(graph)]
+    divide_first_output(graph, 1.0)
+    assert [node.name for node in output_nodes(graph)] == names
+    divide_first_output(graph, 4.0)
+    found = graph(x)
+    torch.testing.assert_close(found, {"first": x / 2, "again": 2 * x, "last": x + 1})
+    assert [node.name for node in output_nodes(graph)][1:] == names[1:]
