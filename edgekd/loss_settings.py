@@ -123,6 +123,7 @@ class Meal(Settings):
 
     loss: Literal["meal"]
     weight: Weight = 1.0
+    discriminator: Annotated[bool, Field(strict=True)] = False
 
 
 class Repeated(Settings):
@@ -395,6 +396,34 @@ class MaskedAutoencoder(Settings):
     layers: tuple[Layers, ...] = ()
 
 
+class Generic(Settings):
+    """The teacher's last tokens, normalised, behind a predictor of two layers."""
+
+    loss: Literal["generic"]
+    weight: Weight = 1.0
+    beta: Positive = 2.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Subclasses(Settings):
+    """Parts of each class, along which the teacher's features of it vary, in a second head."""
+
+    loss: Literal["subclasses"]
+    weight: Weight = 1.0
+    subclasses: Count = 4
+    sharpness: Weight = 1.0
+    temperature: Positive = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Mcmi(Settings):
+    """Labels, and outputs that differ within a class: for a network that will teach."""
+
+    loss: Literal["mcmi"]
+    weight: Weight = 1.0
+    information: Weight = 0.1
+
+
 LossSettings: TypeAlias = Annotated[
     Kl
     | HardClass
@@ -427,6 +456,9 @@ LossSettings: TypeAlias = Annotated[
     | Layered
     | Hierarchical
     | MaskedAutoencoder
+    | Generic
+    | Subclasses
+    | Mcmi
     | First
     | FerKd
     | TwoTeacher

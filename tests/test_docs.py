@@ -223,7 +223,8 @@ def test_every_loss_is_documented_with_its_needs_and_defaults() -> None:
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()}
         cells = ", ".join(f"`{k}: {shown_value(v)}`" for k, v in plain.items())
         shown_to = heads if name == "minilm" else side
-        needs = build_term(kind(loss=name), Pairing(shown_to, shown_to, 100)).needs
+        pair = Pairing(shown_to, shown_to, 100, (3, 32, 32), itself=True)
+        needs = build_term(kind(loss=name), pair).needs
         expected[name] = (set(needs) or {"nothing"}, cells)
     assert shown == expected
 

@@ -18,7 +18,7 @@ from edgekd.algorithms import (
 )
 from edgekd.algorithms.feature_shapes import at_the_smaller_size, tokens_of_map
 from edgekd.algorithms.projector import Projector
-from edgekd.distillation.feature_losses import as_map, channels_of, map_shape
+from edgekd.distillation.feature_tensors import as_map, channels_of, map_shape
 from edgekd.distillation.label_losses import labelled
 from edgekd.distillation.term import Answers, Pairing, Shape, Term
 

@@ -13,6 +13,7 @@ from edgekd.algorithms import (
     embedding_loss,
     hard_class,
     kd_loss,
+    logit_discriminator,
     margin_preserving,
     meal,
     plackett_luce,
@@ -81,9 +82,22 @@ def ssld_term(options: settings.Ssld) -> Term:
     return of_logits(ssld.NEEDS, partial(ssld.ssld_loss, temperature=options.temperature))
 
 
-def meal_term(_: settings.Meal) -> Term:
-    """Return the term of ``meal_loss``: what comes as the teacher's logits is the average."""
-    return of_logits(meal.NEEDS, lambda student, teacher: meal.meal_loss(student, [teacher]))
+def meal_term(options: settings.Meal, pair: Pairing) -> Term:
+    """Return the term of ``meal_loss``: what comes as the teacher's logits is the average.
+
+    With a discriminator both of its losses are added; neither sends gradients to the other side.
+    """
+    if not options.discriminator:
+        return of_logits(meal.NEEDS, lambda student, teacher: meal.meal_loss(student, [teacher]))
+    critic = logit_discriminator.LogitDiscriminator(max(pair.student.classes, 1))
+
+    def compare(seen: Answers) -> Tensor:
+        student, teacher = seen.outputs[0], seen.teacher_outputs[0]
+        learnt = meal.meal_loss(student, [teacher])
+        learnt = learnt + logit_discriminator.discriminated_loss(critic, student)
+        return learnt + logit_discriminator.discriminator_loss(critic, student, teacher)
+
+    return Term(meal.NEEDS, compare, critic)
 
 
 def mse(_: settings.RelativeMse) -> Term:

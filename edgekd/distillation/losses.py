@@ -9,10 +9,13 @@ from torch import fx
 
 from edgekd import loss_settings as settings
 from edgekd.algorithms.standardized_kl import MIN_CLASSES
+from edgekd.distillation import branch_losses as branches
 from edgekd.distillation import dense_losses as dense
 from edgekd.distillation import feature_losses as features
 from edgekd.distillation import logit_losses as logits
 from edgekd.distillation import output_losses as outputs
+from edgekd.distillation import prepared_losses as prepared
+from edgekd.distillation import token_losses as tokens
 from edgekd.distillation import view_losses
 from edgekd.distillation.attention import last_attention
 from edgekd.distillation.pairing import Place, block_places, named_places, pair_places
@@ -33,7 +36,6 @@ ALONE: dict[type[Any], Callable[[Any], Term]] = {
     settings.Sinkhorn: logits.sinkhorn_term,
     settings.BalancedKl: logits.balanced,
     settings.Ssld: logits.ssld_term,
-    settings.Meal: logits.meal_term,
     settings.Repeated: logits.repeated,
     settings.MarginPreserving: logits.margin,
     settings.LabelTrust: logits.trust,
@@ -44,19 +46,23 @@ ALONE: dict[type[Any], Callable[[Any], Term]] = {
 }
 PAIRED: dict[type[Any], Callable[[Any, Pairing], Term]] = {
     settings.Cosine: logits.cosine,
+    settings.Meal: logits.meal_term,
     settings.TopKKl: logits.top_k,
     settings.Taid: logits.taid_term,
-    settings.DualHead: features.dual_head_term,
+    settings.DualHead: branches.dual_head_term,
     settings.Hint: features.hint,
     settings.SquareHead: features.squarehead,
     settings.AttentionTransfer: features.attention_transfer_term,
     settings.Relational: features.relational,
     settings.MutualInformation: features.mutual_information_term,
-    settings.ScaleKd: features.scale_kd_term,
-    settings.OneForAll: features.one_for_all_term,
-    settings.TokenGraph: features.token_graph_term,
+    settings.ScaleKd: tokens.scale_kd_term,
+    settings.OneForAll: branches.one_for_all_term,
+    settings.TokenGraph: tokens.token_graph_term,
     settings.ChannelWise: features.channel_wise,
-    settings.MiniLm: features.minilm_term,
+    settings.MiniLm: tokens.minilm_term,
+    settings.Generic: tokens.generic_term,
+    settings.Subclasses: prepared.subclasses_term,
+    settings.Mcmi: prepared.mcmi_term,
     settings.LabelAugmentation: view_losses.label_augmentation_term,
     settings.Layered: view_losses.layered_term,
     settings.Hierarchical: view_losses.hierarchical_term,
@@ -80,6 +86,8 @@ PLACES: dict[type[Any], Literal["stages", "last", "attention", "named"]] = {
     settings.TokenGraph: "last",
     settings.ChannelWise: "last",
     settings.MiniLm: "attention",
+    settings.Generic: "last",
+    settings.Subclasses: "last",
     settings.LabelAugmentation: "last",
     settings.Layered: "stages",
     settings.Hierarchical: "stages",

@@ -31,13 +31,15 @@ class Side:
 class Pairing:
     """The two networks that a loss compares, and the optimiser ``steps`` of the training.
 
-    ``image`` is ``(C, H, W)`` where the only input is an image in batches of any size.
+    ``image`` is ``(C, H, W)`` where the only input is an image in batches of any size. ``itself``:
+    there is no student, the network trains as it is.
     """
 
     student: Side
     teacher: Side
     steps: int
     image: Shape | None = None
+    itself: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Answers:
         return self.labels
 
 
+Prepare = Callable[[Tensor, Tensor, Sequence[Tensor]], None]
 Compare = Callable[[Answers], Tensor]  # to a scalar; no gradient flows into the teacher's tensors
 
 
@@ -91,7 +94,10 @@ class Term:
     step. ``each_teacher``: it needs every teacher's own answer. ``judge`` is what tells a better
     student in place of ``kl`` or ``mse`` where the term is one on all outputs; those behind the
     first are then compared by nothing else. With a ``view`` both networks are run on that for this
-    term alone.
+    term alone. ``prepare`` is called once before the training, with the teacher's logits, the
+    labels and the teacher's pooled features of training samples; it raises ValueError where they
+    do not do. ``departs``: the network is to leave its answers, so that nothing judges the
+    training.
     """
 
     needs: frozenset[str]
@@ -101,6 +107,8 @@ class Term:
     each_teacher: bool = False
     judge: Compare | None = None
     view: View | None = None
+    prepare: Prepare | None = None
+    departs: bool = False
 
     def __call__(
         self,

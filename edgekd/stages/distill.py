@@ -22,6 +22,7 @@ from edgekd.stages.adaptive_samples import adapting
 from edgekd.stages.distill_facts import facts
 from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distill_parts import Parts, judge_of, parts_of
+from edgekd.stages.distill_prepare import prepare_terms
 from edgekd.stages.distill_teachers import panel_of, teachers_of
 from edgekd.stages.distillation_loss import folded
 from edgekd.stages.fade import Fade
@@ -120,6 +121,7 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
         beside.to(device)
         move(student, device)
         move(teacher, device)
+        prepare_terms(state, teacher, learning, device)
         judge = judge_of(options, learning, student, teacher)
         fade = Fade(schedule.steps, on=options.fade)
         learning = replace(learning, factor=fade)
@@ -229,6 +231,7 @@ def pair_of(state: CompressionState, options: DistillStage) -> Pair:
                 _side(state, [theirs.shape for _, theirs in places]),
                 steps,
                 _image(state),
+                itself=options.student is None,
             )
             term = build_term(entry, pair)
             check_needs(term, pair, teachers=teachers_of(options))

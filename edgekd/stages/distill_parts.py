@@ -75,8 +75,10 @@ def judge_of(
 
     That is its distance to the teachers, and labels where they are learnt. One that starts as its
     own teacher has none at first and could only lose, so labels judge it. New weights cannot be
-    worse than none.
+    worse than none, and one that is to leave its answers is kept.
     """
+    if any(term.departs for term, _ in learning.terms):
+        return Judge(None, learning)
     if options.student is not None and options.student_weights is None:
         return Judge(None, learning)
     if options.teachers or digest(student) != digest(teacher):

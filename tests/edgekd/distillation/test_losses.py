@@ -19,6 +19,7 @@ from edgekd.loss_settings import LossSettings
 SETTINGS = get_args(get_args(LossSettings)[0])
 # Those for other outputs and of other images have tests of their own; minilm needs attention.
 APART = {"minilm", "two-teacher", "bins", "dense-kl", "fusion", "patch-embedding"}
+APART |= {"mcmi"}  # no student
 APART |= {"label-augmentation", "layered", "hierarchical", "masked-autoencoder"}  # other images
 NAMES = sorted(
     name
@@ -46,6 +47,8 @@ def term(name: str, pair: Pairing | None = None, **given: Any) -> Term:
     """Return a loss with the same projectors every time."""
     if name == "top-k-kl":
         given = {"top_k": 3, **given}
+    if name == "subclasses":
+        given = {"subclasses": 2, **given}
     if name == "first":
         given = {"normalize": "softmax", **given}  # the other form has no temperature
     with torch.random.fork_rng(devices=[]):

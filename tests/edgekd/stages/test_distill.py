@@ -36,6 +36,8 @@ SUM_OF_LOSSES = [
     {"loss": "hierarchical"},
     {"loss": "masked-autoencoder", "width": 8},
     {"loss": "hint", "weight": 1.0, "layers": [{"student": "stem", "teacher": "blocks.1"}]},
+    {"loss": "generic", "weight": 0.1},
+    {"loss": "subclasses", "subclasses": 1, "weight": 0.1},
 ]
 
 
@@ -201,6 +203,10 @@ def test_the_model_as_it_is_learns_on_where_no_student_is_named(state: Compressi
             {"losses": [{"loss": "hint", "layers": [{"student": "stm", "teacher": "stem"}]}]},
             r"losses\[0\] 'hint': 'stm' fits no module of the student",
         ),
+        (
+            {"losses": [{"loss": "mcmi"}]},
+            r"losses\[0\] 'mcmi': it makes a network a better teacher",
+        ),
         ({"losses": [{"loss": "kl"}, {"loss": "meal"}]}, r"losses\[1\] 'meal': it averages sever"),
     ],
 )
@@ -239,3 +245,16 @@ def test_the_originals_logits_are_divided_before_anything_else(state: Compressio
     warm, flat = first_loss(teacher_temperature=1e6), first_loss(teacher_temperature=1e7)
     assert first_loss() != pytest.approx(warm, rel=1e-3)
     assert warm == pytest.approx(flat, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [{"loss": "generic"}, {"loss": "subclasses", "subclasses": 1}])
+def test_losses_with_a_head_or_predictor_beside_the_student_fall(
+    state: CompressionState, loss: dict[str, Any]
+) -> None:
+    after = run(state, losses=[loss], epochs=2)
+    assert after.details["train_loss"][-1] < after.details["train_loss"][0]
+
+
+def test_a_network_that_will_teach_leaves_its_answers(state: CompressionState) -> None:
+    after = run(state, student=None, losses=[{"loss": "mcmi"}], epochs=1)
+    assert after.details["distillation_kept"]
