@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, fx
@@ -13,8 +14,10 @@ from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
 from edgekd.distillation.teachers import Panel
 from edgekd.distillation.term import Term
 from edgekd.graph.batchnorm_mode import train_batch_norm
-from edgekd.graph.program import output_nodes
+from edgekd.graph.batchnorm_sync import synchronise_batch_norm
+from edgekd.graph.program import output_nodes, sample_axes
 from edgekd.graph.taps import Tap, with_outputs
+from edgekd.processes.sharing import shared
 from edgekd.stages.distillation_loss import folded, run, valid_tokens
 from edgekd.training import Inputs, Loss, autocast
 
@@ -51,24 +54,26 @@ def stage_loss(
     statistics of the batch. Otherwise it judges the student as it is deployed: by the outputs alone
     (``kl`` or ``mse``, if anything is to be learnt from the teacher) and the labels, since terms
     may change their target while they train. Outputs behind the first are compared as numbers.
+    Several processes share out the networks' work; all of them compute the loss of the whole batch.
     """
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
-    train_batch_norm(learner, training)
+    synchronise_batch_norm(train_batch_norm(learner, training))
     reference = folded(with_outputs(teacher, [tap.teacher for tap in taps]))
+    axes, reference_axes = sample_axes(learner), sample_axes(reference)
     own = len(output_nodes(student))
     names = [node.name for node in student.graph.nodes if node.op == "placeholder"]
     compare = kl_judge if learning.classification else relative_mse_loss
 
     @torch.no_grad()
     def ask(inputs: Inputs) -> list[Tensor]:
-        answers = run(reference, inputs)
+        answers = shared(partial(run, reference), inputs, reference_axes)
         return [learning.panel.combine(answers[0], inputs), *answers[1:]]
 
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
         with autocast(inputs[0].device, training and mixed):
-            found = run(learner, inputs)
+            found = shared(partial(run, learner), inputs, axes)
             expected = list(known)
             if learning.terms and not known:
                 expected = ask(inputs)
