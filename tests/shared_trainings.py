@@ -1,12 +1,14 @@
 """Trainings to be run in one process, or in several: ``torchrun shared_trainings.py FOLDER``.
 
-Under torchrun every process writes the weights that it ends with.
+Under torchrun every process writes the weights that it ends with, and what became of some calls of
+``by_first`` and ``shared``.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,20 @@ from states import make_state
 from torch import Tensor, nn
 
 from edgekd.cache import StepCache
+from edgekd.errors import DataError, StageError
 from edgekd.graph.float_form import float_form
 from edgekd.graph.program import clone
 from edgekd.graph.taps import matching_taps
 from edgekd.processes import group
-from edgekd.progress import Silent
+from edgekd.processes.sharing import shared
+from edgekd.progress import Progress, Silent
+from edgekd.stages import checkpoint
 from edgekd.stages import distill as distill_stage
 from edgekd.stages.distillation import distill
 from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage, Recovery
 
-# 111 samples are split off into 68 to train on or so: 13 a step leave an uneven last batch.
+# Batches of 13, and the last one of a pass has 1 sample, fewer than processes.
 TRAINING = {"epochs": 2, "batch_size": 13, "learning_rate": 0.02, "optimizer": "sgd"}
 
 
@@ -76,6 +81,64 @@ def run_all(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+def decide() -> dict[str, Any]:
+    """Return what this process got where the first one decides, and where it fails."""
+    found: dict[str, Any] = {"rank": group.rank(), "calls": []}
+
+    def work() -> int:
+        found["calls"].append("once")
+        return group.by_first(lambda: 40) + 2
+
+    found["value"] = group.by_first(work)
+    for error in (DataError("no such file"), UnportableError(1, 2)):
+        try:
+            group.by_first(lambda error=error: _fail(error))
+        except Exception as caught:
+            found[type(error).__name__] = f"{type(caught).__name__}: {caught}"
+    parts: list[int] = []
+
+    def run(inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        parts.append(len(inputs[0]))
+        return [inputs[0], inputs[0].T]
+
+    for size in (5, 1):
+        whole = torch.arange(3.0 * size).reshape(size, 3)
+        rows, columns = shared(run, (whole,), [0, 1])
+        assert torch.equal(rows, whole) and torch.equal(columns, whole.T)
+    try:
+        shared(lambda inputs: [inputs[0].sum()], (torch.ones(5, 3),))
+    except StageError as error:
+        found["no rows"] = str(error)
+    return {**found, "parts": parts}
+
+
+class UnportableError(Exception):
+    """Pickle cannot make it anew, since it does not know the second argument."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+class Stop(Silent):
+    """Ends a training behind a number of steps."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Any]:
+        def advance(_count: int) -> None:
+            self._left -= 1
+            if self._left == 0:
+                raise InterruptedError
+
+        yield advance
+
+
 def _by_many_losses(state: CompressionState) -> dict[str, Tensor]:
     """A loss of each sample, one of the batch, one with a state, and one that draws numbers."""
     losses = [
@@ -97,29 +160,36 @@ def _by_many_losses(state: CompressionState) -> dict[str, Tensor]:
 
 
 def _by_features(state: CompressionState, folder: Path) -> dict[str, Tensor]:
-    """Batch norms in training, features, held zeros and a checkpoint in the end."""
+    """Batch norms in training, features, held zeros; interrupted, and gone on with."""
+    state = replace(state, cache=StepCache(folder / "cache"), key="one")
     original = float_form(state.model, state.example)
-    student = clone(original)
-    weight = student.get_parameter("body.0.weight")
-    with torch.no_grad():
-        weight[0] = 0
+    checkpoint.INTERVAL = 0.0
 
-    def hold(_step: int) -> None:
-        with torch.no_grad():
+    def train(progress: Progress) -> dict[str, Tensor]:
+        student = clone(original)
+        weight = student.get_parameter("body.0.weight")
+
+        @torch.no_grad()
+        def hold(_step: int) -> None:
             weight[0] = 0
 
-    details = distill(
-        replace(state, cache=StepCache(folder / "cache"), key="one"),
-        original,
-        student,
-        Recovery(hard_label_weight=0.3, **TRAINING),
-        Silent(),
-        title="training",
-        taps=matching_taps(student, original),
-        after_step=hold,
-        undo=False,
-    )
-    return _weights(student.state_dict(), details)
+        hold(0)
+        details = distill(
+            state,
+            original,
+            student,
+            Recovery(hard_label_weight=0.3, **TRAINING),
+            progress,
+            title="training",
+            taps=matching_taps(student, original),
+            after_step=hold,
+            undo=False,
+        )
+        return _weights(student.state_dict(), details)
+
+    with suppress(InterruptedError):
+        train(Stop(at=8))
+    return train(Silent())
 
 
 def _weights(stored: Mapping[str, Tensor], details: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -132,3 +202,4 @@ if __name__ == "__main__":
     # Each process makes its model and data for itself, as on several machines.
     here = Path(sys.argv[1]) / str(group.rank())
     torch.save(run_all(here), here / "found.pt")
+    torch.save(decide(), here / "decided.pt")

@@ -130,6 +130,8 @@ def _explain(debug: bool, message: str) -> None:
     Of several processes that stop for one reason, the first speaks.
     """
     line = " ".join(message.split())
+    if group.count() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is on its way out
     if not group.say_first(line):
         return
     if debug:
@@ -144,6 +146,12 @@ def _be_one_of_several() -> None:
     """Let only the first of torchrun's processes speak, and all clean up when they are ended."""
     # torch remarks in every process that no weight was unused; it reads this when it is imported.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _leave)
     if not group.is_first():
         sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+
+
+def _leave(*_: object) -> None:
+    """Answer torchrun's SIGTERM by the way out on which files that are half written go."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
