@@ -152,7 +152,7 @@ def train_student(
         "held_out_loss": held_out,
         "distillation_kept": kept,
         "trained_on": device.type,
-        "trained_by": processes(),
+        "processes": processes(),
         "teacher_cache": "unused" if known is None else known.status,
         "teacher_cache_bytes": 0 if known is None else known.size,
     }

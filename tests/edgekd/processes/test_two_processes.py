@@ -120,7 +120,7 @@ def test_compress_under_torchrun(run_python: Any, job: list[str], tmp_path: Path
         ]
     one, two = ([step["details"] for step in manifest["stages"][1:]] for manifest in found)
     for mine, theirs in zip(one, two, strict=True):
-        assert [mine["trained_by"], theirs["trained_by"]] == [1, 2]
+        assert [mine["processes"], theirs["processes"]] == [1, 2]
         for name in ("train_loss", "held_out_loss"):
             assert theirs[name] == pytest.approx(mine[name], rel=1e-3)
     again = run_python(*LAUNCH, "-m", *job, *places)
