@@ -167,7 +167,7 @@ class Hint(Settings):
     """Squared error of features, behind a projector where channels differ."""
 
     loss: Literal["hint"]
-    weight: Weight = 100.0
+    weight: Weight = 10.0
     layers: tuple[Layers, ...] = ()
 
 

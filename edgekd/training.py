@@ -44,7 +44,8 @@ class Schedule:
     """Linear warm-up over the first ``warmup`` of all steps, then a cosine to zero.
 
     ``optimizer`` is AdamW, or SGD with Nesterov momentum of 0.9 (Sutskever et al., ICML 2013).
-    Training ends after ``epochs`` passes, or earlier after ``max_steps`` optimiser steps.
+    Training ends after ``epochs`` passes, or earlier after ``max_steps`` optimiser steps. A
+    gradient whose norm is above ``clip_norm`` is made as short as that (Pascanu et al., ICML 2013).
     """
 
     epochs: int
@@ -54,6 +55,7 @@ class Schedule:
     warmup: float = 0.05
     weight_decay: float = 0.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    clip_norm: float | None = None
 
     @property
     def steps(self) -> int:
@@ -152,6 +154,10 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(value)
                 done += 1
+                if schedule.clip_norm is not None:
+                    fabric.clip_gradients(
+                        step_loss, optimizer, max_norm=schedule.clip_norm, error_if_nonfinite=False
+                    )
                 before_step = scaler.get_scale()
                 stepper.step()
                 if scaler.get_scale() >= before_step:  # else a gradient overflowed

@@ -15,11 +15,12 @@ class Training(Settings):
 
     Training takes ``epochs`` passes over the data, but at most ``max_steps`` optimiser steps.
     ``augment`` applies to images only. ``ema`` is the decay of a moving average of the weights,
-    which is kept in their place. ``mixed_precision`` is for CUDA, and for float models on CPUs with
-    fast bfloat16; ``compile`` (by torch.compile) is for CUDA. ``optimizer``: ``adamw``, ``sgd``
-    (Nesterov momentum of 0.9), or ``auto``: ``sgd`` for a float model with BatchNorm, else
-    ``adamw``; without ``learning_rate`` and ``weight_decay`` these are 0.05 and 5e-4 for ``sgd``,
-    1e-3 and 0 for ``adamw``.
+    which is kept in their place. ``clip_norm`` is the largest norm of a gradient that is not made
+    shorter. ``mixed_precision`` is for CUDA, and for float models on CPUs with fast bfloat16;
+    ``compile`` (by torch.compile) is for CUDA. ``optimizer``: ``adamw``, ``sgd`` (Nesterov momentum
+    of 0.9), or ``auto``: ``sgd`` for a float model with BatchNorm, else ``adamw``; without
+    ``learning_rate`` and ``weight_decay`` these are 0.05 and 5e-4 for ``sgd``, 1e-3 and 0 for
+    ``adamw``.
     """
 
     epochs: Count = 3
@@ -30,6 +31,7 @@ class Training(Settings):
     weight_decay: Annotated[Number, Field(ge=0)] | None = None
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    clip_norm: Annotated[Number, Field(gt=0)] | None = None
     mixed_precision: Annotated[bool, Field(strict=True)] = False
     compile: Annotated[bool, Field(strict=True)] = False
 
@@ -75,6 +77,31 @@ class OtherTeacher(Settings):
     weight: Annotated[Number, Field(gt=0)] = 1.0
 
 
+class UnlabelledSelection(Settings):
+    """The ``per_class`` best samples without a label, of which the teacher is sure enough.
+
+    A sample's class is the teacher's. It is the better, the surer the teacher and the less sure the
+    student is of it; the student counts only if it starts from weights of its own.
+    """
+
+    per_class: Count
+    least_confidence: Annotated[Number, Field(ge=0, le=1)] = 0.5
+
+
+class GapSampling(Settings):
+    """Groups on which the student lags behind the teacher are drawn more often, pass by pass.
+
+    ``by``: ``class`` (the label, or the teacher's class), or ``domain`` (with and without labels).
+    A group is drawn between ``least`` and ``most`` times as often as any; ``smoothing`` is the part
+    that is shared evenly.
+    """
+
+    by: Literal["class", "domain"] = "class"
+    smoothing: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    least: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    most: Annotated[Number, Field(ge=1)] = 2.0
+
+
 class DistillStage(Training):
     """A network learns from the original, which may be of any other architecture.
 
@@ -86,6 +113,17 @@ class DistillStage(Training):
 
     ``losses`` add up, each times its weight; null is ``kl`` for class logits and ``mse`` otherwise,
     and an empty list none at all. ``label_weight`` times the labels' cross entropy is added.
+
+    With ``stored_views`` that many versions of each augmented sample take turns, and what the
+    teachers say of them is computed once and kept on disk, features in 16 bits; above
+    ``stored_gib`` it is refused. ``stored_top_k`` keeps that many of the likeliest classes.
+
+    ``samples`` are those to train on; ``select_unlabelled`` leaves out some without a label;
+    ``keep_fraction`` of what is left is kept, at random or the teacher's easiest or hardest.
+    ``label_weight: tied`` shares 1 among labels and losses: the less data, the more of it is the
+    teacher's. ``gap_sampling`` draws what the student lags on more often, and ``hard_augment``
+    blanks a square in images, the larger the more it disagrees with the teacher; both look at all
+    samples before each pass but the first.
     """
 
     stage: Literal["distill"]
@@ -95,12 +133,22 @@ class DistillStage(Training):
     original_weight: Annotated[Number, Field(ge=0)] = 1.0
     balance_teachers: Annotated[bool, Field(strict=True)] = False
     losses: tuple[LossSettings, ...] | None = None
-    label_weight: Annotated[Number, Field(ge=0)] = 0.0
+    label_weight: Annotated[Number, Field(ge=0)] | Literal["tied"] = 0.0
+    samples: Literal["all", "labelled", "unlabelled"] = "all"
+    select_unlabelled: UnlabelledSelection | None = None
+    keep_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    keep: Literal["random", "easy", "hard"] = "random"
+    gap_sampling: GapSampling | None = None
+    hard_augment: Annotated[bool, Field(strict=True)] = False
+    stored_views: Count | None = None
+    stored_top_k: Count | None = None
+    stored_gib: Annotated[Number, Field(gt=0)] = 4.0
     epochs: Count = 30
     max_steps: Count = 20000
     batch_size: Count = 128
     optimizer: Literal["auto", "adamw", "sgd"] = "auto"
     learning_rate: Annotated[Number, Field(gt=0)] | None = None
+    clip_norm: Annotated[Number, Field(gt=0)] | None = 100.0
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
@@ -108,6 +156,15 @@ class DistillStage(Training):
             raise ValueError("'losses' is empty and 'label_weight' 0, so that nothing is learnt")
         if self.student_weights is not None and self.student is None:
             raise ValueError("'student_weights' without 'student'")
+        if self.stored_top_k is not None and self.stored_views is None:
+            raise ValueError("'stored_top_k' without 'stored_views'")
+        if self.stored_views is not None and self.hard_augment:
+            raise ValueError(
+                "'stored_views' are the same in every pass, and 'hard_augment' changes them; "
+                "leave one out"
+            )
+        if self.select_unlabelled is not None and self.samples == "labelled":
+            raise ValueError("'select_unlabelled' with 'samples: labelled'")
         if self.original_weight == 0 and not self.teachers:
             raise ValueError("'original_weight' is 0, and there are no other 'teachers'")
         return self

@@ -140,7 +140,10 @@ class Stop(Silent):
 
 
 def _by_many_losses(state: CompressionState) -> dict[str, Tensor]:
-    """A loss of each sample, one of the batch, one with a state, and one that draws numbers."""
+    """A loss of each sample, one of the batch, one with a state, and one that draws numbers.
+
+    Before the second pass all look at the student, to blank images that it is wrong on.
+    """
     losses = [
         {"loss": "kl"},
         {"loss": "sinkhorn"},
@@ -153,6 +156,8 @@ def _by_many_losses(state: CompressionState) -> dict[str, Tensor]:
         losses=losses,
         label_weight=0.5,
         ema=0.8,
+        clip_norm=1.0,
+        hard_augment=True,
         **TRAINING,
     )
     done = distill_stage.run(state, options, Silent())

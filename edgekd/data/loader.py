@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -45,12 +46,20 @@ def indexed_batches(
     order: np.random.Generator | None = None,
     skip: int = 0,
     limit: int | None = None,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> Iterator[tuple[Indices, tuple[Tensor, ...], Tensor | None]]:
     """Yield what ``batches`` does, and before it the places of the batch in ``samples``.
 
-    The first ``skip`` batches are left out, without reading their samples.
+    The first ``skip`` batches are left out, without reading their samples. With ``weights``, which
+    sum to 1, as many samples are drawn by ``order`` as there are, each as often as its weight says.
     """
-    indices = np.arange(len(samples)) if order is None else order.permutation(len(samples))
+    count = len(samples)
+    if order is None:
+        indices = np.arange(count)
+    elif weights is None:
+        indices = order.permutation(count)
+    else:
+        indices = order.choice(count, count, p=weights)
     indices = indices[:limit]
     for start in range(skip * batch_size, len(indices), batch_size):
         chosen = indices[start : start + batch_size]

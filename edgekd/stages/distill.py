@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,15 +17,17 @@ from edgekd.distillation.term import Pairing, Shape, Side, Term
 from edgekd.errors import StageError
 from edgekd.graph.devices import move
 from edgekd.graph.float_form import float_form
-from edgekd.graph.program import digest, output_tensors, refresh
+from edgekd.graph.program import output_tensors, refresh
 from edgekd.graph.taps import Tap
 from edgekd.loss_settings import Kl, LossSettings, RelativeMse
 from edgekd.progress import Progress
-from edgekd.stages.distill_loss import Learning, stage_loss
+from edgekd.stages.adaptive_samples import adapting
+from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distillation_loss import folded
+from edgekd.stages.known_answers import known_answers
 from edgekd.stages.randomness import Randomness, seeded
-from edgekd.stages.teacher_cache import teacher_outputs
 from edgekd.stages.train_student import schedule_of, train_student
+from edgekd.stages.training_samples import check_samples, chosen_samples, weights_of
 from edgekd.state import CompressionState
 from edgekd.training import Loss, training_device
 from edgekd.training_settings import DistillStage
@@ -36,7 +37,8 @@ TITLE = "distill: training"
 
 def requires(state: CompressionState, options: DistillStage) -> None:
     """Refuse before any work what cannot be compared on these two networks and this data."""
-    if options.label_weight > 0 and not state.classification:
+    check_samples(state, options)
+    if weights_of(options)[1] > 0 and not state.classification:
         raise StageError(
             "distill: 'label_weight' needs class logits with integer labels that index them; set "
             "it to 0"
@@ -52,7 +54,7 @@ def describe(options: DistillStage) -> str:
     names = [str(entry.loss) for entry in options.losses or ()]
     if options.losses is None:
         names = ["its outputs"]
-    if options.label_weight > 0:
+    if weights_of(options)[1] > 0:
         names.append("labels")
     others = f" and {len(options.teachers)} more" if options.teachers else ""
     return f"{who} learns from the original{others} by {', '.join(names)}, {options.epochs} epochs"
@@ -67,19 +69,28 @@ class _Pair:
     learning: Learning
 
 
-def run(state: CompressionState, options: DistillStage, progress: Progress) -> CompressionState:
+def run(given: CompressionState, options: DistillStage, progress: Progress) -> CompressionState:
     """Return the state with the trained student in place of the model."""
+    state = given
     device = training_device()
     with seeded(state.seed, device):
         pair = _prepare(state, options)
-        student, teacher, learning = pair.student, pair.teacher, pair.learning
+        move(pair.student, device)
+        move(pair.teacher, device)
+        panel = _panel(state, options, folded(pair.teacher), device)
+        teachers = answers_of(pair.teacher, Learning((), 0.0, True, panel=panel))
+        state = chosen_samples(
+            state, options, pair.student, teachers, progress, device=device, title=TITLE
+        )
+        if state.data is not given.data:
+            pair = _prepare(state, options)  # the number of steps follows from the samples
+        student, teacher = pair.student, pair.teacher
+        learning = replace(pair.learning, panel=panel)
         parameters = sum(p.numel() for p in student.parameters())
         schedule = schedule_of(state, options, student)
         beside = nn.ModuleList(t.trained for t, _ in learning.terms if t.trained is not None)
         beside.to(device)
         move(teacher, device)
-        panel = _panel(state, options, folded(teacher), device)
-        learning = replace(learning, panel=panel)
 
         def loss_in(*, training: bool) -> Loss:
             return stage_loss(
@@ -91,24 +102,16 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
                 if term.after_step is not None:
                     term.after_step()
 
-        own = folded(teacher)
         known = None
         if learning.terms:
-
-            def answers(*inputs: Tensor) -> tuple[Tensor, ...]:
-                first, *others = output_tensors(own(*inputs))
-                return panel.combine(first.float(), inputs), *others
-
-            known = teacher_outputs(
+            known = known_answers(
                 state,
-                answers,
                 options,
+                answers_of(teacher, learning),
                 schedule,
                 progress,
-                device=device,
+                device,
                 title=TITLE,
-                features=bool(learning.taps),
-                identity=_identity(own, panel),
             )
         details = train_student(
             state,
@@ -125,8 +128,10 @@ def run(state: CompressionState, options: DistillStage, progress: Progress) -> C
             after_step=after_step,
             # New weights cannot be worse than none; trained ones are worth keeping.
             undo=options.student is None or options.student_weights is not None,
+            views=options.stored_views,
+            adapt=adapting(state, options, student, teachers, device),
         )
-    return state.with_model(
+    return replace(state, data=given.data).with_model(
         refresh(student, state.example),
         **details,
         student=_facts(state, options, learning, parameters, beside),
@@ -145,7 +150,8 @@ def _facts(
         "factory": None if options.student is None else options.student.rpartition("/")[2],
         "own_weights": options.student_weights is not None,
         "losses": [entry.model_dump(mode="json") for entry in _losses(state, options)],
-        "label_weight": options.label_weight,
+        "label_weight": weights_of(options)[1],
+        "training_samples": len(state.data.train),
         "teachers": 1 + len(options.teachers),
         "parameters": [sum(p.numel() for p in original.parameters()), parameters],
         "compared": [[tap.student, tap.teacher] for tap in learning.taps],
@@ -173,8 +179,8 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
     teacher = float_form(_original(state), state.example)
     steps = schedule_of(state, options, student).steps
     terms: list[tuple[Term, float]] = []
-    taps: list[Tap] = []
-    slices: list[slice] = []
+    taps: dict[tuple[str, str], int] = {}  # to the place among all that are compared
+    parts: list[tuple[int, ...]] = []
     for index, entry in enumerate(_losses(state, options)):
         try:
             places = places_of(entry, student, teacher)
@@ -188,9 +194,17 @@ def _prepare(state: CompressionState, options: DistillStage) -> _Pair:
         except ValueError as error:
             raise StageError(f"distill: losses[{index}] '{entry.loss}': {error}") from None
         terms.append((term, entry.weight))
-        slices.append(slice(len(taps), len(taps) + len(places)))
-        taps += [Tap(mine.node, theirs.node) for mine, theirs in places]
-    learning = Learning(terms, options.label_weight, state.classification, taps, slices)
+        names = [(mine.node, theirs.node) for mine, theirs in places]
+        parts.append(tuple(taps.setdefault(name, len(taps)) for name in names))
+    compared = [Tap(*pair) for pair in taps]
+    share, labels = weights_of(options)
+    learning = Learning(
+        [(term, share * weight) for term, weight in terms],
+        labels,
+        state.classification,
+        compared,
+        parts,
+    )
     return _Pair(student, teacher, learning)
 
 
@@ -216,10 +230,3 @@ def _panel(
         answers.append([first, *(box.predict(inputs) for box, _ in others)])
     logits = [torch.cat(parts) for parts in zip(*answers, strict=True)]
     return replace(panel, temperatures=entropy_temperatures(logits))
-
-
-def _identity(own: fx.GraphModule, panel: Panel) -> str:
-    """Return a hash of what all teachers together compute."""
-    others = [(box.sha256, weight) for box, weight in panel.others]
-    text = repr((digest(own), others, panel.own_weight, panel.temperatures))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -29,14 +29,14 @@ class Learning:
     """What the student learns by.
 
     ``terms`` have their weights beside them. ``taps`` are the tensors in between that they compare;
-    ``slices`` says which of them belong to which term.
+    ``parts`` says which of them belong to which term.
     """
 
     terms: Sequence[tuple[Term, float]]
     label_weight: float
     classification: bool
     taps: Sequence[Tap] = ()
-    slices: Sequence[slice] = ()
+    parts: Sequence[tuple[int, ...]] = ()
     panel: Panel = field(default_factory=lambda: Panel((), 1.0, True))
 
 
@@ -59,16 +59,11 @@ def stage_loss(
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
     synchronise_batch_norm(train_batch_norm(learner, training))
-    reference = folded(with_outputs(teacher, [tap.teacher for tap in taps]))
-    axes, reference_axes = sample_axes(learner), sample_axes(reference)
+    axes = sample_axes(learner)
+    ask = answers_of(teacher, replace(learning, taps=taps))
     own = len(output_nodes(student))
     names = [node.name for node in student.graph.nodes if node.op == "placeholder"]
     compare = kl_judge if learning.classification else relative_mse_loss
-
-    @torch.no_grad()
-    def ask(inputs: Inputs) -> list[Tensor]:
-        answers = shared(partial(run, reference), inputs, reference_axes)
-        return [learning.panel.combine(answers[0], inputs), *answers[1:]]
 
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
@@ -76,7 +71,7 @@ def stage_loss(
             found = shared(partial(run, learner), inputs, axes)
             expected = list(known)
             if learning.terms and not known:
-                expected = ask(inputs)
+                expected = list(ask(*inputs))
         parts: list[Tensor] = []
         if learning.label_weight > 0 and targets is not None:
             parts.append(learning.label_weight * label_cross_entropy(found[0], targets))
@@ -87,13 +82,38 @@ def stage_loss(
                 parts.append(compare(found[0], expected[0]))
         valid = valid_tokens(names, inputs)
         for index, (term, weight) in enumerate(learning.terms if training else ()):
-            part = learning.slices[index] if learning.slices else slice(0, 0)
-            seen, reference_seen = found[own:][part], expected[own:][part]
+            part = learning.parts[index] if learning.parts else ()
+            seen, reference_seen = (
+                [tensors[own + i] for i in part] for tensors in (found, expected)
+            )
             value = term(found[:own], seen, expected[:own], reference_seen, targets, valid)
             parts.append(weight * value)
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
 
     return loss
+
+
+@dataclass(frozen=True)
+class AskTeachers:
+    """What all teachers answer together, and behind that the original's features.
+
+    Several processes share out the original's work.
+    """
+
+    own: fx.GraphModule
+    panel: Panel
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return float32 outputs, then features, for a batch of inputs."""
+        first, *others = shared(partial(run, self.own), inputs, sample_axes(self.own))
+        return self.panel.combine(first, inputs), *others
+
+
+def answers_of(teacher: fx.GraphModule, learning: Learning) -> AskTeachers:
+    """Return what the student learns from: the teachers' outputs, and what ``taps`` name."""
+    tapped = with_outputs(teacher, [tap.teacher for tap in learning.taps])
+    return AskTeachers(folded(tapped), learning.panel)
 
 
 def kl_judge(student: Tensor, teacher: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from edgekd.algorithms.augment import augment_images
+from edgekd.algorithms.cutout import cutout
 from edgekd.data.loader import Batch, indexed_batches
-from edgekd.stages.teacher_cache import TeacherOutputs
+from edgekd.stages.adaptive_samples import Adapt, Adapted, adapted_from
+from edgekd.stages.teacher_cache import TeacherOutputs, replayed
 from edgekd.state import CompressionState
 from edgekd.training_settings import Training
 
@@ -20,7 +22,8 @@ class Passes:
     """A call starts a pass over the training samples, newly shuffled and augmented.
 
     The teacher's outputs follow the model's inputs where they are known. The random numbers come
-    from the state's seed alone.
+    from the state's seed alone. With ``views`` that many versions of each sample take turns, the
+    same in every training, instead of new ones. ``adapt`` is asked before each pass but the first.
     """
 
     def __init__(
@@ -29,7 +32,12 @@ class Passes:
         options: Training,
         known: TeacherOutputs | None,
         device: torch.device,
+        *,
+        views: int | None = None,
+        adapt: Adapt | None = None,
     ):
+        self._views, self._pass = views, -1
+        self._adapt, self._adapted = adapt, Adapted()
         self._state, self._options, self._known, self._device = state, options, known, device
         self._order = np.random.default_rng(state.seed)
         self._augmentation = torch.Generator().manual_seed(state.seed)
@@ -41,12 +49,28 @@ class Passes:
         """Yield the batches of one pass, on the device."""
         data, spec, options = self._state.data, self._state.spec, self._options
         self._at_start = self._order.bit_generator.state
+        self._pass += 1
+        if self._adapt is not None and self._pass > 0 and not self._skip:
+            self._adapted = self._adapt()
         self._done, self._skip = self._skip, 0
+        adapted = self._adapted
+        view = 0 if self._views is None else self._pass % self._views
         for chosen, inputs, targets in indexed_batches(
-            data, data.train, spec, options.batch_size, order=self._order, skip=self._done
+            data,
+            data.train,
+            spec,
+            options.batch_size,
+            order=self._order,
+            skip=self._done,
+            weights=adapted.weights,
         ):
-            images = augment_images(inputs[0], options.augment, self._augmentation)
-            answers = () if self._known is None else self._known.rows(chosen)
+            if self._views is None:
+                images = augment_images(inputs[0], options.augment, self._augmentation)
+            else:
+                images = replayed(inputs[0], chosen, view, options)
+            if adapted.strength is not None:
+                images = cutout(images, adapted.strength[chosen], self._augmentation)
+            answers = () if self._known is None else self._known.rows(chosen, view)
             self._done += 1
             yield to_device(self._device, ((images, *inputs[1:], *answers), targets))
 
@@ -56,6 +80,8 @@ class Passes:
             "order": json.dumps(self._at_start),
             "augmentation": self._augmentation.get_state(),
             "done": self._done,
+            "pass": self._pass,
+            "adapted": self._adapted.state_dict(),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -63,6 +89,8 @@ class Passes:
         self._order.bit_generator.state = json.loads(saved["order"])
         self._augmentation.set_state(saved["augmentation"])
         self._skip = saved["done"]
+        self._pass = saved["pass"] - 1  # the next call goes on with that pass
+        self._adapted = adapted_from(saved["adapted"])
 
 
 def to_device(device: torch.device, batch: Batch) -> Batch:

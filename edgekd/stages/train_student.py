@@ -23,6 +23,7 @@ from edgekd.model.trace import quiet
 from edgekd.processes.group import by_first
 from edgekd.processes.group import count as processes
 from edgekd.progress import Progress
+from edgekd.stages.adaptive_samples import Adapt
 from edgekd.stages.checkpoint import Checkpoint, Restorable
 from edgekd.stages.passes import Passes, to_device
 from edgekd.stages.teacher_cache import TeacherOutputs
@@ -54,6 +55,7 @@ def schedule_of(
         max_steps=options.max_steps,
         weight_decay=decay if options.weight_decay is None else options.weight_decay,
         optimizer=optimizer,
+        clip_norm=options.clip_norm,
     )
 
 
@@ -83,13 +85,17 @@ def train_student(
     batch_statistics: bool = True,
     undo: bool = True,
     frozen: Collection[str] = (),
+    views: int | None = None,
+    adapt: Adapt | None = None,
 ) -> dict[str, Any]:
     """Train ``student`` in place by any loss; return details for the report.
 
     What ``distill`` says of its arguments holds here too. ``loss_in`` gives the loss to train by,
     and the one on the calibration samples that decides whether the training is kept. ``known`` are
     the teacher's outputs where they are stored. ``beside`` has weights that learn with the student
-    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well.
+    and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well. With
+    ``views`` so many versions of each augmented sample take turns; ``adapt`` says
+    what a pass does with them.
     """
     start = digest(student)
     move(student, device)
@@ -102,7 +108,7 @@ def train_student(
     if options.compile and device.type != "cuda":
         progress.note(f"{title}: 'compile' is for CUDA GPUs; not used on this machine")
     average = None if options.ema is None else _average(student, options.ema)
-    passes = Passes(state, options, known, device)
+    passes = Passes(state, options, known, device, views=views, adapt=adapt)
     kept_parts: dict[str, Restorable] = {"student": student, "passes": passes, **parts}
     trained = list(student.parameters())
     if beside is not None:

@@ -186,7 +186,7 @@ class Killed(BaseException):
 def test_a_run_killed_while_writing_leaves_nothing_that_is_taken_for_whole(
     rows: CompressionState, cache: StepCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer, calls = teacher_cache._answer, []
+    answer, calls = teacher_cache._Store._answer, []
 
     def killed_at_the_third_batch(*args: Any) -> Any:
         calls.append(1)
@@ -195,7 +195,7 @@ def test_a_run_killed_while_writing_leaves_nothing_that_is_taken_for_whole(
         return answer(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(teacher_cache, "_answer", killed_at_the_third_batch)
+        patch.setattr(teacher_cache._Store, "_answer", killed_at_the_third_batch)
         patch.setattr("edgekd.cache.shutil.rmtree", lambda *_, **__: None)  # nobody tidies up
         with pytest.raises(Killed):
             status(rows, cache)

@@ -1,0 +1,171 @@
+"""What a training step of every loss of the distill stage costs, over that of plain KL.
+
+    python -m benchmarks.distill_cost TEACHER --arch FILE.py:factory --data DATA.npz \\
+        --student FILE.py:factory [--student FILE.py:factory] [--mean ... --std ...] \\
+        [--loss hint] [--batch-size 64 --rounds 15 --mixed-precision]
+
+One block a student, one row a loss, alone and beside plain KL. A step is: both networks forward,
+the loss, backward, optimiser. Steps of all rows take turns in random order on the same batch, and
+the table has medians of the ratio to plain KL's in the same round. Memory is the peak of a process
+that only takes steps of one row, above that of one that takes none (Linux).
+
+The last line of a block is what stored answers are worth: a pass over the training samples with
+``stored_views``, once stored, over one with a live teacher, both measured in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.distill import HEADLESS, PLAIN, loss_names, start_state
+from benchmarks.jobs import Steps, add_model_options, time_in_turns
+from edgekd.cache import StepCache
+from edgekd.data.loader import batches
+from edgekd.data.parts import with_train
+from edgekd.errors import StageError
+from edgekd.progress import Silent
+from edgekd.stages import distill
+from edgekd.stages.distill_loss import stage_loss
+from edgekd.state import CompressionState
+from edgekd.training_settings import DistillStage
+
+
+def main() -> None:
+    """Print a block for every student."""
+    options = _options()
+    torch.set_num_threads(1)  # a process that is forked below must not have a pool of threads
+    for student in options.student:
+        state = start_state(options, student, 0)
+        inputs, targets = next(
+            iter(batches(state.data, state.data.train, state.spec, options.batch_size))
+        )
+        steps: Steps = {}
+        refused: dict[str, str] = {}
+        for row in _rows(options.loss or loss_names()):
+            try:
+                steps[row] = _step(state, _stage(options, student, row), inputs, targets)
+            except StageError as error:
+                refused[row] = str(error)
+        peaks = {row: _peak(step) for row, step in {"": lambda: None, **steps}.items()}
+        times = time_in_turns(steps, options.rounds)
+        name = student.rpartition(":")[2]
+        print(f"\n{name:34}{'time':>8}{'memory':>10}   batch {len(inputs[0])}, 1 thread")
+        for row, values in times.items():
+            ratio = statistics.median(map(_ratio, values, times[PLAIN], strict=True))
+            memory = (peaks[row] - peaks[""]) / (peaks[PLAIN] - peaks[""])
+            print(f"{row:34}{ratio:7.2f}x{memory:9.2f}x", flush=True)
+        for row, reason in refused.items():
+            print(f"{row:34} refused: {reason}")
+        _print_stored(options, state, student)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_model_options(parser)
+    parser.add_argument("--student", action="append", required=True)
+    parser.add_argument("--loss", action="append", choices=loss_names(), help="by default all")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--mixed-precision", action="store_true")
+    parser.set_defaults(unlabeled=None, cache=None)
+    return parser.parse_args()
+
+
+def _rows(losses: list[str]) -> list[str]:
+    others = [name for name in losses if name != PLAIN]
+    return [PLAIN, *(row for name in others for row in (name, f"{name} + {PLAIN}"))]
+
+
+def _stage(options: argparse.Namespace, student: str, row: str, **more: Any) -> DistillStage:
+    names = row.split(" + ")
+    return DistillStage(
+        stage="distill",
+        student=student,
+        losses=[{"loss": name} for name in names],  # type: ignore[misc]
+        label_weight=1.0 if names[0] in HEADLESS and len(names) == 1 else 0.0,
+        batch_size=options.batch_size,
+        mixed_precision=options.mixed_precision,
+        **more,
+    )
+
+
+def _step(
+    state: CompressionState,
+    stage: DistillStage,
+    inputs: tuple[torch.Tensor, ...],
+    targets: torch.Tensor | None,
+) -> Callable[[], None]:
+    """Return a step of a stage's training, with an optimiser of its own."""
+    pair = distill.pair_of(state, stage)
+    loss = stage_loss(
+        pair.student, pair.teacher, pair.learning, training=True, mixed=stage.mixed_precision
+    )
+    beside = nn.ModuleList(t.trained for t, _ in pair.learning.terms if t.trained is not None)
+    weights = [p for m in (pair.student, beside) for p in m.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(weights, lr=1e-4, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(inputs, targets).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def _peak(step: Callable[[], None]) -> int:
+    """Return the largest resident set, in bytes, of a copy of this process that takes steps."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        Path("/proc/self/clear_refs").write_text("5")
+        for _ in range(3):
+            step()
+        status = Path("/proc/self/status").read_text().splitlines()
+        os.write(writing, next(line for line in status if line.startswith("VmHWM")).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return int(text.split()[1]) * 1024
+
+
+def _print_stored(options: argparse.Namespace, state: CompressionState, student: str) -> None:
+    """Print what a pass with stored answers takes, over one with a live teacher."""
+    count = min(40 * options.batch_size, len(state.data.train))
+    few = replace(state, data=with_train(state.data, np.arange(count)))
+    passes = 2  # the first one of a stage also pays for what is done once
+    with TemporaryDirectory() as folder:
+        kept = replace(few, cache=StepCache(Path(folder)))
+        stages = {
+            "live": (few, _stage(options, student, PLAIN, epochs=passes)),
+            "stored": (kept, _stage(options, student, PLAIN, epochs=passes, stored_views=1)),
+        }
+
+        def run(name: str) -> Callable[[], None]:
+            def once() -> None:
+                distill.run(*stages[name], Silent())
+
+            return once
+
+        times = time_in_turns({name: run(name) for name in stages}, 3)
+    ratio = statistics.median(map(_ratio, times["stored"], times["live"], strict=True))
+    print(f"stored answers: {ratio:.2f}x of the time of a stage of {passes} passes with a live one")
+
+
+def _ratio(one: float, other: float) -> float:
+    return one / other
+
+
+if __name__ == "__main__":
+    main()
