@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
-from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
 from edgekd.processes.group import count
 
@@ -60,8 +60,12 @@ def open_fabric(device: str | torch.device, scaler: torch.amp.GradScaler | None 
     if scaler is not None and scaler.is_enabled():
         precision = _Scaled("16-mixed", device.type, scaler)
     if count() == 1:
-        # Both are given: on its own, Fabric would look for clusters in the environment.
-        return Fabric(strategy=SingleDeviceStrategy(device, precision=precision))
+        # Nothing is to be guessed from a cluster's environment.
+        return Fabric(
+            accelerator=device.type,
+            devices=1 if device.index is None else [device.index],
+            plugins=[precision, LightningEnvironment()],
+        )
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     strategy = DDPStrategy(
         process_group_backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",

@@ -18,13 +18,16 @@ from edgekd.runtime.bundle import read_manifest_data
 
 TESTS = Path(shared_trainings.__file__).parent
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # torchrun gives each of its processes one
-    found = shared_trainings.run_all(tmp_path_factory.mktemp("alone"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        found = shared_trainings.run_all(tmp_path_factory.mktemp("alone"))
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
     return found
@@ -33,10 +36,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def two(run_python: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder in which each process has written what it found, under its rank."""
-    folder = tmp_path_factory.mktemp("two")
+    return launch(run_python, tmp_path_factory.mktemp("two"), **ON_CPU)
+
+
+def launch(run_python: Any, folder: Path, **settings: str) -> Path:
     script = str(TESTS / "shared_trainings.py")
     done: subprocess.CompletedProcess[str] = run_python(
-        *LAUNCH, script, str(folder), PYTHONPATH=str(TESTS)
+        *LAUNCH, script, str(folder), PYTHONPATH=str(TESTS), **settings
     )
     assert done.returncode == 0, done.stderr
     return folder
@@ -57,6 +63,17 @@ def test_two_processes_train_to_what_one_does(
 def test_all_processes_end_with_the_same_weights(two: Path) -> None:
     first, second = (torch.load(two / rank / "found.pt") for rank in ("0", "1"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.gpu
+def test_two_gpus_train_to_what_a_processor_does(
+    run_python: Any, alone: dict[str, Tensor], tmp_path: Path
+) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two NVIDIA GPUs that torch can use")
+    found = torch.load(launch(run_python, tmp_path) / "0" / "found.pt", map_location="cpu")
+    for name, tensor in alone.items():
+        assert torch.allclose(found[name], tensor, atol=1e-2 * float(tensor.abs().max())), name
 
 
 def test_only_the_first_process_keeps_checkpoints(two: Path) -> None:
@@ -106,9 +123,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.slow
 def test_compress_under_torchrun(run_python: Any, job: list[str], tmp_path: Path) -> None:
     found = []
-    for launch, name in (((), "one"), (LAUNCH, "two")):
+    for start, name in (((), "one"), (LAUNCH, "two")):
         places = ["--out", str(tmp_path / name), "--cache", str(tmp_path / "cache" / name)]
-        done = run_python(*launch, "-m", *job, *places)
+        done = run_python(*start, "-m", *job, *places, **ON_CPU)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("bundle: ") == 1
         assert done.stderr.count("distill: training ...") == 1
@@ -123,7 +140,7 @@ def test_compress_under_torchrun(run_python: Any, job: list[str], tmp_path: Path
         assert [mine["processes"], theirs["processes"]] == [1, 2]
         for name in ("train_loss", "held_out_loss"):
             assert theirs[name] == pytest.approx(mine[name], rel=1e-3)
-    again = run_python(*LAUNCH, "-m", *job, *places)
+    again = run_python(*LAUNCH, "-m", *job, *places, **ON_CPU)
     assert again.stderr.count("already done, taken from the cache") == 2
 
 
