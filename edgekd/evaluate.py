@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgekd.data.source import Dataset, open_data
 from edgekd.errors import DataError
-from edgekd.metrics import Quality, compare_outputs, drop_points
+from edgekd.metrics import Quality, compare_outputs, drop_points, is_dense
 from edgekd.progress import Progress, Silent
 from edgekd.runtime import Manifest, load
 
@@ -207,7 +207,15 @@ def _in_order(outputs: Any) -> tuple[Array, ...]:
 
 def check_labels(targets: Array | None, outputs: Array, manifest: Manifest) -> None:
     """Refuse labels of other classes: the metric would quietly become another one."""
-    if manifest.task != "classification" or targets is None:
+    if targets is None:
+        return
+    if _was_dense(manifest) and not is_dense(targets, outputs):
+        raise DataError(
+            "the model gives classes at each pixel, and the labels are none for it: it takes "
+            f"integers {tuple(outputs[:, 0].shape)} below {outputs.shape[1]}, or -1 or 255 where "
+            "nobody labelled"
+        )
+    if manifest.task != "classification":
         return
     if targets.ndim != 1 or targets.dtype.kind not in "iu":
         raise DataError(f"the model is a classifier, but the labels are {targets.dtype} numbers")
@@ -216,6 +224,12 @@ def check_labels(targets: Array | None, outputs: Array, manifest: Manifest) -> N
             f"labels run from {targets.min()} to {targets.max()}, "
             f"but the model has {outputs.shape[-1]} classes"
         )
+
+
+def _was_dense(manifest: Manifest) -> bool:
+    """Tell whether ``compress`` has evaluated the model by labels of pixels."""
+    original = (manifest.data.get("accuracy") or {}).get("original") or {}
+    return bool(original.get("metric") == "miou")
 
 
 def _is_same(manifest: Manifest, dataset: Dataset) -> bool:

@@ -17,13 +17,20 @@ from edgekd.data.fit import check_fit, check_ids, shape_text
 from edgekd.data.samples import StoredSamples
 from edgekd.data.source import Dataset, open_data
 from edgekd.device import DeviceProfile, announce, load_profile
+from edgekd.distillation.frozen import (
+    Frozen,
+    form_of,
+    in_place_of,
+    open_frozen,
+    starts_as_onnx,
+)
 from edgekd.distillation.teachers import BlackBox, open_teacher
 from edgekd.errors import DataError, MissingExtraError, ModelError, ProfileError, RecipeError
 from edgekd.metrics import Budget
 from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
-from edgekd.model.student import load_student
+from edgekd.model.student import Form, load_student
 from edgekd.preprocessing import ImagePreprocessing
 from edgekd.processes.group import count as processes
 from edgekd.progress import Progress, Silent
@@ -42,9 +49,11 @@ from edgekd.recipe import (
     check_recipe,
     doubts,
     load_recipe,
+    taught_by,
     trainings,
     with_prune_budget,
     with_student,
+    with_teachers,
 )
 from edgekd.runtime import openvino
 from edgekd.synthesis.dataset import ImagePlan, open_images, plan_images, synthesise
@@ -78,7 +87,7 @@ class CompressRequest:
     ``input_shape`` has no batch axis. ``exit_data`` has labelled samples to choose early exits'
     thresholds on, by default those of validation; ``single_file`` asks for the early exits as one
     ONNX model too. ``student`` (``FILE.py:factory``) and ``student_weights`` take the place of what
-    the recipe's first ``distill`` stage names.
+    the recipe's first ``distill`` stage names; ``teachers`` (ONNX or .pt2 files) are added to its.
     """
 
     model: Path
@@ -103,6 +112,7 @@ class CompressRequest:
     single_file: bool = False
     student: str | None = None
     student_weights: Path | None = None
+    teachers: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,10 +126,11 @@ class Draft:
     request: CompressRequest
     profile: DeviceProfile
     recipe: Recipe
-    opened: OpenedModel
+    opened: OpenedModel | None  # None where the model is ``frozen``
     shape: tuple[int, ...] | None
     cache: StepCache
     images: ImagePlan | None
+    frozen: Frozen | None = None
 
     def notes(self) -> tuple[str, ...]:
         """Say which device this is for, and what of the recipe may be useless there."""
@@ -133,6 +144,7 @@ class Job:
     ``synthesis`` is the record of the images that were made where no data was given, else None.
     ``exit_samples`` are those of the request's ``exit_data``, if there are any. ``student`` is what
     a ``distill`` stage is to train, and ``teachers`` are the files that teach beside the original.
+    ``frozen`` is the original where it is an ONNX model; ``loaded`` then has the student's program.
     """
 
     request: CompressRequest
@@ -145,6 +157,7 @@ class Job:
     exit_samples: StoredSamples | None = None
     student: LoadedModel | None = None
     teachers: tuple[BlackBox, ...] = ()
+    frozen: bytes | None = None
 
     @property
     def budget(self) -> Budget:
@@ -162,7 +175,8 @@ class Job:
         more: dict[str, Any] = {"budget": asdict(self.budget)} if for_budget else {}
         if stage_count and processes() > 1:
             more["processes"] = processes()
-        if any(isinstance(stage, DistillStage) for stage in self.recipe.stages[:stage_count]):
+        distilled = any(isinstance(s, DistillStage) for s in self.recipe.stages[:stage_count])
+        if distilled or self.frozen is not None:
             more["student"] = self.student and self.student.sha256
             more["teachers"] = [teacher.sha256 for teacher in self.teachers]
         return step_key(
@@ -220,6 +234,8 @@ def draft(request: CompressRequest) -> Draft:
             )
         if request.exit_data is not None:
             raise DataError("--exit-data needs --data: heads have to be trained on something")
+    if _is_frozen(request, recipe):
+        return _frozen_draft(request, profile, recipe)
     opened = open_model(request.model, arch=request.arch, trust_pickle=request.trust_pickle)
     example = example_from_program(opened)
     own = tuple(example[0].shape[1:]) if example else None
@@ -235,6 +251,25 @@ def draft(request: CompressRequest) -> Draft:
         _image_preprocessing(request, images.shape[0])
     cache = StepCache(request.cache or default_cache())
     return Draft(request, profile, recipe, opened, shape, cache, images)
+
+
+def _is_frozen(request: CompressRequest, recipe: Recipe) -> bool:
+    """Tell whether the model is an ONNX file whose place a student takes at once."""
+    first = recipe.stages[0]
+    student = isinstance(first, DistillStage) and first.student is not None
+    return student and starts_as_onnx(request.model)
+
+
+def _frozen_draft(request: CompressRequest, profile: DeviceProfile, recipe: Recipe) -> Draft:
+    if request.data is None:
+        raise DataError(
+            f"{request.model.name} is an ONNX model, of which nothing but answers is known: give "
+            "--data, since images are synthesised from what lies within a network"
+        )
+    frozen = open_frozen(request.model)
+    recipe = taught_by(recipe, request.model)
+    cache = StepCache(request.cache or default_cache())
+    return Draft(request, profile, recipe, None, request.input_shape, cache, None, frozen)
 
 
 def _check_exit_options(request: CompressRequest, recipe: Recipe) -> None:
@@ -263,11 +298,13 @@ def _recipe(request: CompressRequest, profile: DeviceProfile) -> Recipe:
     if given:
         default = PRUNED if profile.int8 != "none" else PRUNED_FLOAT
     wants_student = request.student is not None or request.student_weights is not None
-    if wants_student and not given:
+    if (wants_student or request.teachers) and not given:
         default = STUDENT if profile.int8 != "none" else STUDENT_FLOAT
     recipe = load_recipe(request.recipe or default)
     if wants_student:
         recipe = with_student(recipe, request.student, request.student_weights)
+    if request.teachers:
+        recipe = with_teachers(recipe, request.teachers)
     for key, value in given.items():
         recipe = with_prune_budget(recipe, key, value)
     return recipe
@@ -292,16 +329,13 @@ def complete(draft: Draft, progress: Progress) -> Job:
         seed=recipe.seed,
         unlabeled=request.unlabeled,
     )
-    opened = draft.opened
-    loaded = to_program(opened, example_from_program(opened) or example_batch(data, opened))
-    data = data.bind([tensor.name for tensor in loaded.spec.inputs])
+    loaded, data, student, teachers = _models(draft, data)
     check_fit(data, loaded.spec, request.input_shape)
     check_ids(data, table_sizes(loaded.program, loaded.spec))
     exits = None
     if request.exit_data is not None:
         classes = loaded.spec.outputs[0].shape[-1]
         data, exits = with_exit_samples(data, request.exit_data, classes)
-    student, teachers = _for_distillation(recipe, loaded)
     _say_notes(draft, progress)
     return Job(
         request,
@@ -313,12 +347,31 @@ def complete(draft: Draft, progress: Progress) -> Job:
         exit_samples=exits,
         student=student,
         teachers=teachers,
+        frozen=None if draft.frozen is None else draft.frozen.content,
     )
 
 
-def _for_distillation(
-    recipe: Recipe, loaded: LoadedModel
-) -> tuple[LoadedModel | None, tuple[BlackBox, ...]]:
+Teachers = tuple[BlackBox, ...]
+
+
+def _models(
+    draft: Draft, data: Dataset
+) -> tuple[LoadedModel, Dataset, LoadedModel | None, Teachers]:
+    """Return the model, the data with the model's names, the student and further teachers."""
+    if (frozen := draft.frozen) is not None:
+        data = data.bind(frozen.inputs)
+        form = form_of(frozen, data)
+        student, teachers = _for_distillation(draft.recipe, form)
+        assert student is not None  # the draft has seen its name
+        return in_place_of(frozen, form, student), data, student, teachers
+    opened = draft.opened
+    assert opened is not None  # a draft has one of the two
+    loaded = to_program(opened, example_from_program(opened) or example_batch(data, opened))
+    data = data.bind([tensor.name for tensor in loaded.spec.inputs])
+    return loaded, data, *_for_distillation(draft.recipe, loaded)
+
+
+def _for_distillation(recipe: Recipe, loaded: Form) -> tuple[LoadedModel | None, Teachers]:
     """Build the student and open the files of teachers that ``distill`` stages name."""
     stages = [stage for stage in recipe.stages if isinstance(stage, DistillStage)]
     student = None

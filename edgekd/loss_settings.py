@@ -26,6 +26,13 @@ class Kl(Settings):
     temperature: Positive = 4.0
 
 
+class HardClass(Settings):
+    """Cross entropy with the teacher's class."""
+
+    loss: Literal["hard-class"]
+    weight: Weight = 1.0
+
+
 class RelativeMse(Settings):
     """Squared error of the outputs over the teacher's mean square."""
 
@@ -119,11 +126,14 @@ class Meal(Settings):
 
 
 class Repeated(Settings):
-    """Squared error of the probabilities, a ``label_share`` of it to the label."""
+    """Squared error of the probabilities, a ``label_share`` of it to the label.
+
+    ``auto``: the share that is best for ridge regression on the teacher's last features.
+    """
 
     loss: Literal["repeated"]
     weight: Weight = 1.0
-    label_share: Share = 0.6
+    label_share: Share | Literal["auto"] = 0.6
 
 
 class MarginPreserving(Settings):
@@ -258,8 +268,95 @@ class MiniLm(Settings):
     heads: Count = 12
 
 
+class First(Settings):
+    """Divergence on the teacher's ``top_k`` likeliest classes alone, as if only they were known."""
+
+    loss: Literal["first"]
+    weight: Weight = 1.0
+    top_k: Count = 5
+    normalize: Literal["linear", "softmax"] = "linear"
+    temperature: Positive = 1.0
+    smoothing: Share = 0.0
+    rest: Annotated[bool, Field(strict=True)] = False
+
+
+class FerKd(Settings):
+    """Cross-entropy with the teacher, or with softened labels where it is not sure."""
+
+    loss: Literal["ferkd"]
+    weight: Weight = 1.0
+    lowest: Share = 0.15
+    middle: Share = 0.3
+    highest: Share = 1.0
+    smoothing: Share = 0.1
+
+
+class TwoTeacher(Settings):
+    """Regression, helped by a teacher of the truth and one of a smoothed truth."""
+
+    loss: Literal["two-teacher"]
+    weight: Weight = 1.0
+    main_weight: Weight = 2.0
+    tough_weight: Weight = 1.0
+    tolerant_weight: Weight = 1.0
+
+
+class Bins(Settings):
+    """Coordinates as logits over bins, one output for each axis."""
+
+    loss: Literal["bins"]
+    weight: Weight = 0.1
+    sharpness: Positive = 10.0
+
+
+class DenseKl(Settings):
+    """``kl`` at every pixel, or at those that have a label."""
+
+    loss: Literal["dense-kl"]
+    weight: Weight = 1.0
+    temperature: Positive = 1.0
+    labelled_only: Annotated[bool, Field(strict=True)] = False
+
+
+class Context(Settings):
+    """Squared error of maps and of their means over coarser grids, added up over the layers."""
+
+    loss: Literal["context"]
+    weight: Weight = 1.0
+    layers: tuple[Layers, ...] = ()
+
+
+class Fusion(Settings):
+    """``context`` of maps, each fused with what deeper stages know."""
+
+    loss: Literal["fusion"]
+    weight: Weight = 1.0
+    width: Count = 64
+    layers: tuple[Layers, ...] = ()
+
+
+class PatchEmbedding(Settings):
+    """Squared error of what a transformer's stages begin with; the last ones count most."""
+
+    loss: Literal["patch-embedding"]
+    weight: Weight = 1.0
+    stage_weights: tuple[Weight, ...] | None = None
+    layers: tuple[Layers, ...] = ()
+
+
+class Acam(Settings):
+    """Maps under masks that both networks choose; null: one for each class at pixels, else 6."""
+
+    loss: Literal["acam"]
+    weight: Weight = 1.0
+    diversity: Weight = 1.0
+    masks: Count | None = None
+    layers: tuple[Layers, ...] = ()
+
+
 LossSettings: TypeAlias = Annotated[
     Kl
+    | HardClass
     | RelativeMse
     | Cosine
     | SmoothL1
@@ -284,6 +381,15 @@ LossSettings: TypeAlias = Annotated[
     | OneForAll
     | TokenGraph
     | ChannelWise
-    | MiniLm,
+    | MiniLm
+    | First
+    | FerKd
+    | TwoTeacher
+    | Bins
+    | DenseKl
+    | Context
+    | Fusion
+    | PatchEmbedding
+    | Acam,
     Field(discriminator="loss"),
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
+NO_PIXEL_LABELS = (-1, 255)  # what data sets have at pixels that nobody labelled
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,14 @@ class Quality:
     """The result of one evaluation.
 
     ``metric`` names the headline ``value``: ``top1`` (share of labels predicted right, 0..1),
-    ``cosine`` (mean cosine similarity to the original's output) or ``r2`` (regression targets).
-    ``agreement``: share of samples with the same top-1 class as the original. ``negative_flips``:
-    share of all samples that the original had right and this model has wrong (Yan et al., CVPR
-    2021, arXiv 2011.09161, section 3); ``positive_flips``: the reverse. ``calibration_error``: see
-    ``expected_calibration_error``. These are None where there are no classes.
+    ``miou`` (labels at every pixel, see ``mean_iou``), ``cosine`` (mean cosine similarity to the
+    original's output) or ``r2`` (regression targets).
+    ``agreement``: share of samples (pixels for ``miou``) with the same top-1 class as the original.
+    ``negative_flips``: share of all samples that the original had right and this model has wrong
+    (Yan et al., CVPR 2021, arXiv 2011.09161, section 3); ``positive_flips``: the reverse.
+    ``calibration_error``: see ``expected_calibration_error``. These are None where there are no
+    classes, the last three also for ``miou``. ``pixel_accuracy``: share of labelled pixels
+    predicted right, for ``miou`` only.
     """
 
     metric: str
@@ -32,6 +36,7 @@ class Quality:
     positive_flips: float | None = None
     calibration_error: float | None = None
     max_difference: float | None = None
+    pixel_accuracy: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -76,11 +81,48 @@ def is_classification(targets: npt.NDArray[Any] | None, output: Floats) -> bool:
     return bool(targets.min() >= 0 and targets.max() < output.shape[1])
 
 
+def is_dense(targets: npt.NDArray[Any] | None, output: Floats) -> bool:
+    """Tell whether integer labels ``(N, H, W)`` index axis 1 of a ``(N, C, H, W)`` output, C > 1.
+
+    Pixels may be without a label (``labelled_pixels``), but not all of them.
+    """
+    if targets is None or targets.ndim != 3 or output.ndim != 4 or output.shape[1] < 2:
+        return False
+    if not np.issubdtype(targets.dtype, np.integer) or targets.shape != output[:, 0].shape:
+        return False
+    wrong = ~labelled_pixels(targets, output.shape[1]) & ~np.isin(targets, NO_PIXEL_LABELS)
+    return bool(not wrong.any() and not np.isin(targets, NO_PIXEL_LABELS).all())
+
+
+def labelled_pixels(targets: npt.NDArray[Any], classes: int) -> npt.NDArray[np.bool_]:
+    """Return which pixels have a label: neither -1 nor, if there is no such class, 255."""
+    return np.asarray((targets >= 0) & (targets < classes))
+
+
+def mean_iou(
+    predicted: npt.NDArray[Any], labels: npt.NDArray[Any], classes: int
+) -> tuple[float, float]:
+    """Return the mean intersection over union of the classes, and the share of right pixels.
+
+    Pixels of all samples count together, those without a label not at all. The mean is over classes
+    that occur among labels or predictions (Everingham et al., "The PASCAL Visual Object Classes
+    Challenge: A Retrospective", IJCV 2015, section 4.1.3).
+    """
+    known = labelled_pixels(labels, classes)
+    pairs = classes * labels[known].astype(np.int64) + predicted[known]
+    table = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    right = np.diag(table)
+    union = table.sum(0) + table.sum(1) - right
+    present = union > 0
+    return float((right[present] / union[present]).mean()), float(right.sum() / table.sum())
+
+
 def compare(output: Floats, reference: Floats, targets: npt.NDArray[Any] | None) -> Quality:
     """Judge ``output`` against ``reference`` (the original's output) and the targets.
 
-    ``output`` and ``reference`` have the same shape, samples first. Labels give top-1; float
-    targets of the output's shape give R^2; otherwise mean cosine similarity per sample.
+    ``output`` and ``reference`` have the same shape, samples first. Labels give top-1, those at
+    every pixel mean IoU; float targets of the output's shape give R^2; otherwise mean cosine
+    similarity per sample.
     """
     difference = float(np.abs(output - reference).max()) if output.size else 0.0
     if is_classification(targets, output):
@@ -96,6 +138,18 @@ def compare(output: Floats, reference: Floats, targets: npt.NDArray[Any] | None)
             positive_flips=float((~was_right & right).mean()),
             calibration_error=expected_calibration_error(output, targets),
             max_difference=difference,
+        )
+    if is_dense(targets, output):
+        assert targets is not None
+        predicted, original = output.argmax(1), reference.argmax(1)
+        iou, accuracy = mean_iou(predicted, targets, output.shape[1])
+        return Quality(
+            "miou",
+            iou,
+            len(output),
+            agreement=float((predicted == original).mean()),
+            max_difference=difference,
+            pixel_accuracy=accuracy,
         )
     if targets is not None and np.issubdtype(targets.dtype, np.floating):
         aligned = targets.reshape(output.shape) if targets.size == output.size else None

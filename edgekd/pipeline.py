@@ -185,6 +185,8 @@ def first_state(job: Job, original: Step) -> CompressionState:
         original=original.model,
         student=None if job.student is None else to_module(job.student.program),
         others=job.teachers,
+        dense=original.quality.metric == "miou",
+        regression=original.quality.metric == "r2",
     )
 
 

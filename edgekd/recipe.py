@@ -5,6 +5,7 @@ One key of it names code of the user's: ``student`` of a ``distill`` stage, as `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -15,13 +16,14 @@ from edgekd.device import DeviceProfile, data_root, is_file_name
 from edgekd.errors import RecipeError
 from edgekd.loss_settings import Count
 from edgekd.settings import Number, Settings, SettingsError, nearest, read, validate
-from edgekd.training_settings import Distill, DistillStage, Recovery, Training
+from edgekd.training_settings import Distill, DistillStage, OtherTeacher, Recovery, Training
 
 DATA_FREE = "int8-data-free"  # the recipe where neither data nor a recipe is given
 PRUNED = "pruned-int8-distilled"  # where a speed is asked for and no recipe is given
 PRUNED_FLOAT = "pruned-distilled"  # the same for a device without INT8
 STUDENT = "student-int8-distilled"  # where a student is given and no recipe
 STUDENT_FLOAT = "student-distilled"  # the same for a device without INT8
+ENSEMBLE = "student-ensemble"  # the one that needs further teachers
 
 
 class Calibration(Settings):
@@ -300,6 +302,43 @@ def with_student(recipe: Recipe, student: str | None, weights: Path | None) -> R
         changed["student"] = student
     stages = (*recipe.stages[:index], stage.model_copy(update=changed), *recipe.stages[index + 1 :])
     return recipe.model_copy(update={"stages": stages})
+
+
+def with_teachers(recipe: Recipe, files: Sequence[Path]) -> Recipe:
+    """Return the recipe with further teachers, of weight 1, for its first distill stage.
+
+    Raises RecipeError when it has none.
+    """
+    index = next((i for i, s in enumerate(recipe.stages) if isinstance(s, DistillStage)), None)
+    if index is None:
+        raise RecipeError(
+            f"--teacher needs a recipe with a distill stage, which {recipe.name} does not have; "
+            f"give --recipe {ENSEMBLE}, or leave --recipe out"
+        )
+    stage = recipe.stages[index]
+    assert isinstance(stage, DistillStage)
+    named = (*stage.teachers, *(OtherTeacher(file=str(file)) for file in files))
+    stages = list(recipe.stages)
+    stages[index] = stage.model_copy(update={"teachers": named})
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
+def taught_by(recipe: Recipe, file: Path) -> Recipe:
+    """Return the recipe with a file in the original's place as a teacher of ``distill`` stages."""
+
+    def changed(index: int, stage: DistillStage) -> DistillStage:
+        previous = stage.teacher == "previous" and index > 0  # taught by what the file taught
+        if stage.original_weight == 0 or previous:
+            return stage
+        own = OtherTeacher(file=str(file), weight=stage.original_weight)
+        update = {"teachers": (own, *stage.teachers), "original_weight": 0.0}
+        return stage.model_copy(update=update)
+
+    stages = (
+        changed(index, stage) if isinstance(stage, DistillStage) else stage
+        for index, stage in enumerate(recipe.stages)
+    )
+    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def list_recipes() -> tuple[str, ...]:

@@ -31,7 +31,9 @@ class CompressionState:
     ``original_outputs`` are the exported original's for all validation samples: what ``budget``
     compares with. ``keep_zeros``: an earlier stage has set weights to zero for good.
     ``exits`` are in the order of their depth: the model gives the logits of each behind its own
-    outputs.
+    outputs. ``classification``: the first output is class logits, and integer labels index them;
+    ``dense``: it is class logits at each pixel, with labels for them; ``regression``: the targets
+    are numbers, as many as it has.
     """
 
     model: fx.GraphModule
@@ -52,6 +54,8 @@ class CompressionState:
     original: fx.GraphModule | None = None
     student: fx.GraphModule | None = None
     others: tuple[BlackBox, ...] = ()
+    dense: bool = False
+    regression: bool = False
 
     @property
     def full_spec(self) -> ModelSpec:

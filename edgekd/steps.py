@@ -114,7 +114,7 @@ def _make_original(job: Job, key: str, progress: Progress) -> None:
     if job.cache.folder(key) is None:
         started = time.monotonic()
         module = to_module(job.loaded.program)
-        onnx = export_onnx(
+        onnx = job.frozen or export_onnx(
             module,
             job.loaded.example,
             job.loaded.spec,

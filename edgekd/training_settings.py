@@ -102,6 +102,10 @@ class GapSampling(Settings):
     most: Annotated[Number, Field(ge=1)] = 2.0
 
 
+Paths = tuple[Annotated[str, Field(min_length=1)], ...]
+Part = Literal["head"] | Paths
+
+
 class DistillStage(Training):
     """A network learns from the original, which may be of any other architecture.
 
@@ -109,10 +113,17 @@ class DistillStage(Training):
     it is at this place. ``student_weights`` is a checkpoint that it starts from; without one it
     starts from what the factory returns. The original teaches first; ``teachers`` are further ones,
     whose class probabilities are averaged with its own by their weights, ``original_weight`` its
-    own. With ``balance_teachers`` temperatures make all of them equally sure first.
+    own. With ``balance_teachers`` temperatures make all of them equally sure first. The original's
+    class logits are divided by ``teacher_temperature`` before anything else.
 
     ``losses`` add up, each times its weight; null is ``kl`` for class logits and ``mse`` otherwise,
     and an empty list none at all. ``label_weight`` times the labels' cross entropy is added.
+
+    ``teacher: previous`` puts the network as it came into this stage in the original's place. With
+    ``train_only`` (paths of the student's modules or tensors, ``*`` for any name between two dots,
+    or ``head`` for the layers behind the last block) everything else stays as it is, the statistics
+    of batch norms too. What ``reset`` names is initialised anew before the training. With ``fade``
+    the weights of ``losses``, not that of labels, fall linearly to 0 over the training.
 
     With ``stored_views`` that many versions of each augmented sample take turns, and what the
     teachers say of them is computed once and kept on disk, features in 16 bits; above
@@ -132,8 +143,13 @@ class DistillStage(Training):
     teachers: tuple[OtherTeacher, ...] = ()
     original_weight: Annotated[Number, Field(ge=0)] = 1.0
     balance_teachers: Annotated[bool, Field(strict=True)] = False
+    teacher_temperature: Annotated[Number, Field(gt=0)] = 1.0
     losses: tuple[LossSettings, ...] | None = None
     label_weight: Annotated[Number, Field(ge=0)] | Literal["tied"] = 0.0
+    teacher: Literal["original", "previous"] = "original"
+    train_only: Part = ()
+    reset: Part = ()
+    fade: Annotated[bool, Field(strict=True)] = False
     samples: Literal["all", "labelled", "unlabelled"] = "all"
     select_unlabelled: UnlabelledSelection | None = None
     keep_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0

@@ -87,6 +87,7 @@ def decide() -> dict[str, Any]:
 
     def work() -> int:
         found["calls"].append("once")
+        torch.rand(3)
         return group.by_first(lambda: 40) + 2
 
     found["value"] = group.by_first(work)
@@ -109,7 +110,7 @@ def decide() -> dict[str, Any]:
         shared(lambda inputs: [inputs[0].sum()], (torch.ones(5, 3),))
     except StageError as error:
         found["no rows"] = str(error)
-    return {**found, "parts": parts}
+    return {**found, "parts": parts, "random": torch.rand(2)}
 
 
 class UnportableError(Exception):

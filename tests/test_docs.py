@@ -221,11 +221,16 @@ def test_every_loss_is_documented_with_its_needs_and_defaults() -> None:
         (name,) = get_args(kind.model_fields["loss"].annotation)
         keys = {k: f.default for k, f in kind.model_fields.items() if k != "loss"}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()}
-        cells = ", ".join(f"`{k}: {str(v).replace('None', 'null')}`" for k, v in plain.items())
+        cells = ", ".join(f"`{k}: {shown_value(v)}`" for k, v in plain.items())
         shown_to = heads if name == "minilm" else side
         needs = build_term(kind(loss=name), Pairing(shown_to, shown_to, 100)).needs
         expected[name] = (set(needs) or {"nothing"}, cells)
     assert shown == expected
+
+
+def shown_value(value: Any) -> str:
+    plain = {"None": "null", "False": "false", "True": "true"}
+    return plain.get(str(value), str(value))
 
 
 @pytest.mark.parametrize("stage", ["prune", "sparsify"])

@@ -64,6 +64,13 @@ def run(
         Path | None,
         typer.Option(help="Checkpoint that the student starts from.", show_default="new weights"),
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="ONNX or .pt2 file that teaches too; may be given several times.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     mean: Annotated[
         str | None, typer.Option(help="Per channel, of pixels / 255: 0.485,0.456,0.406")
     ] = None,
@@ -166,6 +173,7 @@ def run(
         single_file=single_file,
         student=student,
         student_weights=student_weights,
+        teachers=tuple(teacher or ()),
     )
     if dry_run:
         _show_plan(request, as_json)

@@ -15,7 +15,7 @@ from edgekd_cli.output import percent, show_json, show_line, show_table
 if TYPE_CHECKING:
     from edgekd.advice.advise import Report
     from edgekd.advice.features import Feature, Match
-    from edgekd.advice.rules import Findings
+    from edgekd.advice.findings import Findings
 
 _ROLES = {"base": "begin with", "add": "add", "instead": "compare with", "how": "and"}
 
@@ -98,12 +98,30 @@ def _show(report: Report) -> None:
     _show_labels(found)
     show_line("")
     for advice in report.advice:
-        loss = f" (loss: {advice.loss})" if advice.loss else ""
-        show_line(f"{_ROLES[advice.role]}: {advice.what}{loss}")
+        show_line(f"{_ROLES[advice.role]}: {advice.what}")
         show_line(f"  because: {advice.because}")
         show_line(f"  source: {'; '.join(map(str, advice.sources))}")
-        if advice.algorithm:
-            show_line(f"  code: edgekd/algorithms/{advice.algorithm}.py")
+        for key, value in advice.snippet().items():
+            show_line(f"  in the stage: {key}: {_flow(value)}")
+        if advice.recipe:
+            show_line(f"  recipe: {advice.recipe}")
+        for gain in advice.gains:
+            show_line(f"  measured over plain KL: {gain}")
+    chosen = report.recommendation
+    show_line("")
+    show_line(f"recommended recipe: {chosen.recipe}")
+    show_line(f"  because: {chosen.because}")
+    show_line(f"  source: {'; '.join(map(str, chosen.sources))}")
+    show_line(f"  run it: {report.command}")
+
+
+def _flow(value: object) -> str:
+    """Return a value as YAML in one line, to be copied into a recipe."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_flow(entry)}' for key, entry in value.items())}}}"
+    return str(value)
 
 
 def _show_capacity(found: Findings) -> None:

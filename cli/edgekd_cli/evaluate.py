@@ -70,6 +70,8 @@ def run(
     if quality.negative_flips is not None and not is_reference:
         show_line(f"right in the baseline, wrong here: {percent(quality.negative_flips)}")
         show_line(f"wrong in the baseline, right here: {percent(quality.positive_flips)}")
+    if quality.pixel_accuracy is not None:
+        show_line(f"right pixels: {percent(quality.pixel_accuracy)}")
     if quality.calibration_error is not None:
         show_line(f"expected calibration error: {quality.calibration_error:.4f}")
     show_line(_samples(quality.samples, result.same_samples))

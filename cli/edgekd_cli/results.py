@@ -207,6 +207,11 @@ def _row(stage: Record, latency: Record) -> tuple[str, ...]:
 
 
 def _against_the_original(quality: Record) -> str:
+    if quality.get("pixel_accuracy") is not None:
+        return (
+            f"same class as the original at {percent(quality['agreement'])} of all pixels, right "
+            f"at {percent(quality['pixel_accuracy'])} of those with a label"
+        )
     names = ("agreement", "negative_flips", "positive_flips")
     agreement, lost, won = (percent(quality[name]) for name in names)
     return (

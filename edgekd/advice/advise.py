@@ -7,19 +7,23 @@ from typing import Any
 
 from edgekd.advice.capacity import CapacityRatio, capacity
 from edgekd.advice.features import Match, compare
+from edgekd.advice.findings import Advice, Findings
 from edgekd.advice.hints import judge_hints
 from edgekd.advice.labels import find_task, judge_labels, judge_teacher
 from edgekd.advice.pair import AdviceRequest, open_pair
-from edgekd.advice.rules import Advice, Findings, apply_rules
+from edgekd.advice.recommend import Recommendation, command, recommend
+from edgekd.advice.rules import apply_rules
 from edgekd.progress import Progress, Silent
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, and what follows from it."""
+    """What was found, and what follows from it; ``command`` runs what is recommended."""
 
     findings: Findings
     advice: tuple[Advice, ...]
+    recommendation: Recommendation
+    command: str
     student_trained: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,7 +44,8 @@ class Report:
             },
             "labels": asdict(found.labels),
             "teacher": None if found.teacher is None else asdict(found.teacher),
-            "advice": [asdict(advice) for advice in self.advice],
+            "advice": [advice.to_dict() for advice in self.advice],
+            "recommendation": {**self.recommendation.to_dict(), "command": self.command},
         }
 
 
@@ -67,4 +72,6 @@ def advise(request: AdviceRequest, progress: Progress | None = None) -> Report:
         judge_labels(pair.teacher, task, request.samples, progress),
         judge_teacher(pair.teacher, request.samples, progress) if task == "classes" else None,
     )
-    return Report(findings, apply_rules(findings), pair.trained)
+    chosen = recommend(findings)
+    run = command(request, chosen.recipe)
+    return Report(findings, apply_rules(findings), chosen, run, pair.trained)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.data.example import example_batch
-from edgekd.data.fit import check_fit, check_ids, shape_text
+from edgekd.data.fit import check_fit, check_ids
 from edgekd.data.samples import Array, Indices, Samples
 from edgekd.data.source import Dataset, open_data
 from edgekd.errors import DataError, EdgekdError, ModelError
@@ -20,6 +20,7 @@ from edgekd.graph.program import to_module
 from edgekd.model.load import OpenedModel, open_model
 from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
+from edgekd.model.student import check_outputs
 from edgekd.model.user_code import call_factory, is_factory
 from edgekd.spec import ModelSpec
 
@@ -102,7 +103,7 @@ def open_pair(request: AdviceRequest) -> Pair:
     with _about("the student"):
         own = example_from_program(student) or example_batch(data, student)
         learner = _network(to_program(student, own), data, request)
-    _check_outputs(learner.spec, teacher.spec)
+    check_outputs("the student", learner.spec, teacher.spec)
     return Pair(teacher, learner, trained=student.kind != "factory")
 
 
@@ -135,21 +136,6 @@ def _network(loaded: LoadedModel, data: Dataset, request: AdviceRequest) -> Netw
     check_fit(bound, loaded.spec, request.input_shape)
     check_ids(bound, table_sizes(loaded.program, loaded.spec))
     return Network(to_module(loaded.program), loaded.spec, loaded.example, bound)
-
-
-def _check_outputs(student: ModelSpec, teacher: ModelSpec) -> None:
-    """Raise ModelError unless both give the same: distillation compares them one by one."""
-    own, wanted = ([t.shape for t in spec.outputs] for spec in (student, teacher))
-    if own != wanted:
-        shapes = ["; ".join(_sizes(shape) for shape in side) for side in (own, wanted)]
-        raise ModelError(
-            f"the student's outputs are {shapes[0]} for a sample, the teacher's {shapes[1]}: give "
-            "a student with as many outputs of the same shapes"
-        )
-
-
-def _sizes(shape: tuple[int | None, ...]) -> str:
-    return shape_text(tuple(size or 0 for size in shape[1:])) or "one number"
 
 
 @contextlib.contextmanager

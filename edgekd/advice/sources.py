@@ -72,3 +72,4 @@ KORNBLITH = Source(
     "Kornblith et al., ICML 2019, Similarity of Neural Network Representations Revisited",
     "1905.00414",
 )
+BENCHMARK = Source("edgekd's own benchmark of losses", "benchmarks.md", "benchmark")

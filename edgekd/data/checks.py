@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.data.samples import Array, ArraySamples
+from edgekd.data.samples import NO_LABEL, Array, ArraySamples
 from edgekd.errors import DataError
 
 
@@ -40,7 +40,8 @@ def clean_input(array: Array, label: str) -> Array:
 def clean_targets(array: Array, label: str) -> Array:
     """Return class labels as int64 or regression targets as float32; ``(N, 1)`` labels as ``(N,)``.
 
-    Raises DataError for a negative label, NaN or infinity.
+    Labels of pixels ``(N, H, W)`` may be ``NO_LABEL``. Raises DataError for any other negative
+    label, NaN or infinity.
     """
     _check_kind(array, label)
     if array.dtype.kind == "f":
@@ -48,8 +49,9 @@ def clean_targets(array: Array, label: str) -> Array:
     array = array.astype(np.int64)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.size and array.min() < 0:
-        where = int(np.argwhere(array < 0)[0][0])
+    lowest = NO_LABEL if array.ndim == 3 else 0
+    if array.size and array.min() < lowest:
+        where = int(np.argwhere(array < lowest)[0][0])
         raise DataError(f"{label}: label {array.min()} is negative (first at index {where})")
     return array
 

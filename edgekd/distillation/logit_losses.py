@@ -11,6 +11,7 @@ from edgekd import loss_settings as settings
 from edgekd.algorithms import (
     balanced_kl,
     embedding_loss,
+    hard_class,
     kd_loss,
     margin_preserving,
     meal,
@@ -31,6 +32,11 @@ ANYTHING: frozenset[str] = frozenset()
 def kl(options: settings.Kl) -> Term:
     """Return the term of ``kl_loss``."""
     return of_logits(kd_loss.NEEDS, partial(kd_loss.kl_loss, temperature=options.temperature))
+
+
+def hard_class_term(_: settings.HardClass) -> Term:
+    """Return the term of ``hard_class_loss``."""
+    return of_logits(hard_class.NEEDS, hard_class.hard_class_loss)
 
 
 def standardized(options: settings.StandardizedKl) -> Term:
@@ -115,11 +121,13 @@ def plackett_luce_term(options: settings.PlackettLuce) -> Term:
 
 
 def repeated(options: settings.Repeated) -> Term:
-    """Return the term of ``repeated_distillation_loss``."""
+    """Return the term of ``repeated_distillation_loss``; its stage has found what is ``auto``."""
+    share = options.label_share
+    assert share != "auto"
 
     def loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         return repeated_distillation.repeated_distillation_loss(
-            student, teacher, labels=labels, label_share=options.label_share
+            student, teacher, labels=labels, label_share=share
         )
 
     return of_labels(repeated_distillation.NEEDS | {"labels"}, loss)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime
 import torch
 from torch import Tensor
 
 from edgekd.algorithms.several_teachers import ensemble_logits
-from edgekd.errors import BundleError, ModelError
+from edgekd.distillation.onnx_teacher import Inputs, Predict, onnx_teacher
+from edgekd.errors import ModelError
 from edgekd.graph.program import output_tensors, to_module
 from edgekd.model.load import open_model
-from edgekd.model.program import LoadedModel, to_program
+from edgekd.model.program import to_program
+from edgekd.model.student import Form
 from edgekd.model.user_code import first_line
-from edgekd.runtime.onnx_file import check_onnx
-from edgekd.runtime.options import session_options
-
-Inputs = tuple[Tensor, ...]
-Predict = Callable[[Inputs], Tensor]  # the first output, float32, on the CPU
 
 
 @dataclass(frozen=True)
@@ -33,18 +29,19 @@ class BlackBox:
     predict: Predict
 
 
-def open_teacher(path: Path, model: LoadedModel) -> BlackBox:
+def open_teacher(path: Path, model: Form) -> BlackBox:
     """Open an ONNX model or a .pt2 file as a teacher beside ``model``.
 
-    Inputs are given by position. Raises ModelError for a file that cannot be used, and for a first
-    output of another shape than that of ``model``.
+    Inputs are given by position. An ONNX model that gives probabilities and their classes, floats
+    and integers ``(N, k)``, tells its likeliest classes alone. Raises ModelError for a file that
+    cannot be used, and for a first output of another shape than that of ``model``.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"teacher {path} cannot be read: {error.strerror or error}") from None
     is_onnx = path.suffix == ".onnx"
-    predict = _onnx(path, content, model) if is_onnx else _program(path, model)
+    predict = onnx_teacher(path.name, content, model.spec) if is_onnx else _program(path, model)
     wanted = tuple(size or len(model.example[0]) for size in model.spec.outputs[0].shape)
     try:
         found = predict(model.example)
@@ -63,32 +60,7 @@ def open_teacher(path: Path, model: LoadedModel) -> BlackBox:
     return BlackBox(str(path), hashlib.sha256(content).hexdigest(), predict)
 
 
-def _onnx(path: Path, content: bytes, model: LoadedModel) -> Predict:
-    try:
-        check_onnx(content, path.name)
-    except BundleError as error:
-        raise ModelError(f"teacher {str(error).partition(';')[0]}; give one file") from None
-    try:
-        session = onnxruntime.InferenceSession(
-            content, session_options("onnxruntime"), providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime's errors have no common base
-        raise ModelError(f"teacher {path.name} cannot be loaded: {first_line(error)}") from error
-    names = [entry.name for entry in session.get_inputs()]
-    if len(names) != len(model.spec.inputs):
-        raise ModelError(
-            f"teacher {path.name} has {len(names)} inputs, the model {len(model.spec.inputs)}"
-        )
-    first = session.get_outputs()[0].name
-
-    def predict(inputs: Inputs) -> Tensor:
-        feed = {name: x.cpu().numpy() for name, x in zip(names, inputs, strict=True)}
-        return torch.from_numpy(session.run([first], feed)[0]).float()
-
-    return predict
-
-
-def _program(path: Path, model: LoadedModel) -> Predict:
+def _program(path: Path, model: Form) -> Predict:
     opened = open_model(path)
     if opened.program is None:
         raise ModelError(f"teacher {path.name} is no .pt2 or ONNX file; save it as one of them")
@@ -105,21 +77,40 @@ def _program(path: Path, model: LoadedModel) -> Predict:
 class Panel:
     """Several teachers as one: the original and ``others``, each with a weight.
 
-    ``temperatures`` has one for the original and for each of the others, in that order. Class
-    probabilities are averaged; of other outputs the numbers themselves.
+    The original is no teacher where its weight is 0. ``temperatures`` has one for each teacher, the
+    original first. Class probabilities are averaged, where ``dense`` at each pixel; of other
+    outputs the numbers themselves.
     """
 
     others: Sequence[tuple[BlackBox, float]]
     own_weight: float
     classification: bool
     temperatures: Sequence[float] | None = None
+    dense: bool = False
 
-    def combine(self, own: Tensor, inputs: Inputs) -> Tensor:
-        """Return what all teachers answer together, from the original's own first output."""
-        if not self.others:
-            return own
-        answers = [own, *(box.predict(inputs).to(own.device) for box, _ in self.others)]
-        weights = [self.own_weight, *(weight for _, weight in self.others)]
+    @property
+    def asks_original(self) -> bool:
+        """Tell whether the original is one of the teachers."""
+        return self.own_weight > 0
+
+    def ask(self, own: Sequence[Tensor], inputs: Inputs) -> list[Tensor]:
+        """Return every teacher's own first output, the original's first.
+
+        ``own`` is the original's, and may be empty where it is no teacher.
+        """
+        boxes = [box.predict(inputs).to(inputs[0].device) for box, _ in self.others]
+        return [*own[:1], *boxes] if self.asks_original else boxes
+
+    def combine(self, answers: Sequence[Tensor]) -> Tensor:
+        """Return what all teachers answer together, from what ``ask`` returns."""
+        if len(answers) == 1:
+            return answers[0]
+        weights = [weight for _, weight in self.others]
+        if self.asks_original:
+            weights = [self.own_weight, *weights]
+        if self.dense:
+            last = [x.movedim(1, -1) for x in answers]
+            return ensemble_logits(last, weights=weights).movedim(-1, 1)
         if self.classification:
             return ensemble_logits(answers, weights=weights, temperatures=self.temperatures)
         total = torch.stack([w * x for w, x in zip(weights, answers, strict=True)]).sum(0)

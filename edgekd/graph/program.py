@@ -140,6 +140,23 @@ def _free_axis(node: fx.Node) -> int:
     return next(free, 0)
 
 
+def divide_first_output(module: fx.GraphModule, divisor: float) -> None:
+    """Let a program's first output be divided, in place; by 1 nothing changes.
+
+    The names of all nodes stay, and so do the other outputs, even one that is the same tensor.
+    """
+    if divisor == 1:
+        return
+    end = module.graph.output_node()
+    first, *others = output_nodes(module)
+    with module.graph.inserting_before(end):
+        divided = module.graph.call_function(torch.ops.aten.div.Tensor, (first, divisor))
+    divided.meta["val"] = first.meta.get("val")
+    left = iter([divided, *others])
+    end.args = fx.node.map_arg(end.args, lambda _: next(left))
+    module.recompile()
+
+
 def output_tensors(value: object) -> tuple[Tensor, ...]:
     """Return a model's outputs in order, from a tensor, a tuple, a list or a dict of tensors."""
     if isinstance(value, Tensor):

@@ -63,8 +63,11 @@ def _what_else(data: bytes) -> str:
         return "is a web page, not a model: the download failed"
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the model: run git lfs pull"
-    if _looks_like_onnx(data):
-        return f"is an ONNX model, but edgekd compresses PyTorch models: {_RE_EXPORT}"
+    if looks_like_onnx(data):
+        return (
+            f"is an ONNX model, which cannot be changed: {_RE_EXPORT}, or give --student, a "
+            "network of your own that learns from it"
+        )
     if data[257:262] == b"ustar":
         return "is a tar file; extract it first, or save the model again with a current torch"
     if data[:1] == b"\x80":
@@ -72,11 +75,15 @@ def _what_else(data: bytes) -> str:
     return "is not a model file that edgekd knows (torch.save, torch.export, safetensors)"
 
 
-def _looks_like_onnx(data: bytes) -> bool:
-    """ONNX is protobuf: field 1 (the IR version, a small number), then another field of ModelProto.
+def looks_like_onnx(data: bytes) -> bool:
+    """Tell whether a file, or its first bytes, begins as an ONNX model does.
 
+    ONNX is protobuf: field 1 (the IR version, a small number), then another field of ModelProto:
     0x12 producer_name, 0x1a producer_version, 0x3a graph, 0x42 opset_import.
     """
+    version, field = data[1:2], data[2:3]
     return (
-        data[:1] == b"\x08" and 0 < data[1] < 32 and data[2:3] in (b"\x12", b"\x1a", b"\x3a", b"B")
+        data[:1] == b"\x08"
+        and 0 < int.from_bytes(version) < 32
+        and field in (b"\x12", b"\x1a", b"\x3a", b"B")
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd.errors import ModelError
 from edgekd.model.load import OpenedModel, open_model
@@ -15,9 +16,21 @@ from edgekd.model.user_code import call_factory
 from edgekd.spec import ModelSpec
 
 
-def load_student(
-    factory: str, weights: Path | None, model: LoadedModel, *, seed: int
-) -> LoadedModel:
+class Form(Protocol):
+    """What a student, or a further teacher, has to be like: inputs and outputs, and a batch."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Return names, dtypes and shapes."""
+        ...
+
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """Return one input batch of two."""
+        ...
+
+
+def load_student(factory: str, weights: Path | None, model: Form, *, seed: int) -> LoadedModel:
     """Build the network that ``factory`` returns, and export it for the inputs of ``model``.
 
     Without ``weights`` it starts from what the factory returns, which draws from random numbers of
@@ -33,7 +46,7 @@ def load_student(
         loaded = to_program(opened, model.example)
     except ModelError as error:
         raise ModelError(f"--student {factory}: {error}") from None
-    _check_outputs(factory, loaded.spec, model.spec)
+    check_outputs(f"--student {factory}", loaded.spec, model.spec)
     code = loaded.program.graph_module.code
     sha256 = hashlib.sha256(f"{factory.rpartition(':')[2]}:{opened.sha256}:{code}".encode())
     return LoadedModel(
@@ -67,13 +80,16 @@ def _open(weights: Path, factory: str) -> OpenedModel:
     return opened
 
 
-def _check_outputs(factory: str, found: ModelSpec, wanted: ModelSpec) -> None:
-    """Raise ModelError unless the outputs are as many, of the same shapes and dtypes."""
+def check_outputs(whose: str, found: ModelSpec, wanted: ModelSpec) -> None:
+    """Raise ModelError unless the outputs are as many, of the same shapes and dtypes.
+
+    ``found`` are those of the student, which the message calls ``whose``.
+    """
     own = [(tensor.dtype, tensor.shape) for tensor in found.outputs]
     if own == [(tensor.dtype, tensor.shape) for tensor in wanted.outputs]:
         return
     has, needs = ("; ".join(map(str, spec.outputs)) for spec in (found, wanted))
     raise ModelError(
-        f"--student {factory} gives {has}, but the model gives {needs}: a student needs the same "
+        f"{whose} gives {has}, but the model that teaches gives {needs}: a student needs the same "
         "outputs"
     )

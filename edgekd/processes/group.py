@@ -18,6 +18,7 @@ from edgekd.errors import StageError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from torch import Tensor
 
 Result = TypeVar("Result")
 _SAID = "edgekd/said"  # in the store that torchrun keeps for its processes
@@ -57,7 +58,8 @@ def by_first(work: Callable[[], Result]) -> Result:
     """Let the first process do ``work`` while the others wait, and return the result to all.
 
     What it raises, all raise. The result must be something that pickle can carry. Inside ``work``
-    the first process is on its own: another ``by_first`` there is a plain call.
+    the first process is on its own: another ``by_first`` there is a plain call. torch's random
+    numbers go on everywhere from where ``work`` left them.
     """
     if not together():
         return work()
@@ -71,10 +73,11 @@ def by_first(work: Callable[[], Result]) -> Result:
                 value = work()
             except Exception as caught:
                 error = caught
-    sent = fabric.broadcast((value, None if error is None else _portable(error)))
+    portable = None if error is None else _portable(error)
+    value, raised, numbers = fabric.broadcast((value, portable, _random_state()))
     if error is not None:
         raise error
-    value, raised = sent
+    _go_on_from(numbers)
     if raised is not None:
         raise raised
     return value  # type: ignore[return-value]  # what work returned may be None itself
@@ -136,6 +139,21 @@ def _on_its_own() -> Iterator[None]:
         yield
     finally:
         _alone = False
+
+
+def _random_state() -> list[Tensor]:
+    import torch
+
+    on_gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *on_gpu]
+
+
+def _go_on_from(numbers: list[Tensor]) -> None:
+    import torch
+
+    torch.set_rng_state(numbers[0])
+    for state in numbers[1:]:
+        torch.cuda.set_rng_state(state)
 
 
 def _portable(error: Exception) -> Exception:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor, fx
 
-from edgekd.algorithms.cross_entropy import label_cross_entropy
+from edgekd.algorithms.dense_kl import dense_kl
 from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
+from edgekd.distillation.label_losses import label_loss
 from edgekd.distillation.teachers import Panel
-from edgekd.distillation.term import Term
+from edgekd.distillation.term import Answers, Side, Term
 from edgekd.graph.batchnorm_mode import train_batch_norm
 from edgekd.graph.batchnorm_sync import synchronise_batch_norm
 from edgekd.graph.program import output_nodes, sample_axes
@@ -29,15 +30,22 @@ class Learning:
     """What the student learns by.
 
     ``terms`` have their weights beside them. ``taps`` are the tensors in between that they compare;
-    ``parts`` says which of them belong to which term.
+    ``parts`` says which of them belong to which term. ``side`` says what the outputs are. All terms
+    count times ``factor`` at the step that is being done.
     """
 
     terms: Sequence[tuple[Term, float]]
     label_weight: float
-    classification: bool
+    side: Side
     taps: Sequence[Tap] = ()
     parts: Sequence[tuple[int, ...]] = ()
     panel: Panel = field(default_factory=lambda: Panel((), 1.0, True))
+    factor: Callable[[], float] = lambda: 1.0
+
+    @property
+    def each_teacher(self) -> bool:
+        """Tell whether a term needs every teacher's own answer."""
+        return any(term.each_teacher for term, _ in self.terms)
 
 
 def stage_loss(
@@ -47,23 +55,29 @@ def stage_loss(
     *,
     training: bool,
     mixed: bool = False,
+    frozen: Collection[str] = (),
 ) -> Loss:
     """Return the loss of a batch.
 
     In ``training`` it is the sum of all terms, with the batch norms of the student on the
-    statistics of the batch. Otherwise it judges the student as it is deployed: by the outputs alone
-    (``kl`` or ``mse``, if anything is to be learnt from the teacher) and the labels, since terms
-    may change their target while they train. Outputs behind the first are compared as numbers.
+    statistics of the batch, but for those that are ``frozen``. Otherwise it judges the student as
+    it is deployed: by the outputs alone (``kl`` or ``mse``, if anything is to be learnt from the
+    teacher) and the labels, since terms may change their target while they train. Outputs behind
+    the first are compared as numbers, unless a term is one on all outputs, which then also judges.
     Several processes share out the networks' work; all of them compute the loss of the whole batch.
     """
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
-    synchronise_batch_norm(train_batch_norm(learner, training))
+    synchronise_batch_norm(train_batch_norm(learner, training, frozen=frozen))
     axes = sample_axes(learner)
     ask = answers_of(teacher, replace(learning, taps=taps))
     own = len(output_nodes(student))
+    each = len(learning.panel.others) + learning.panel.asks_original
+    each = each if learning.each_teacher else 0
+    judges = [(term.judge, weight) for term, weight in learning.terms if term.judge is not None]
+    of_labels = label_loss(learning.side)
     names = [node.name for node in student.graph.nodes if node.op == "placeholder"]
-    compare = kl_judge if learning.classification else relative_mse_loss
+    compare = judge_of(learning.side)
 
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
@@ -73,47 +87,75 @@ def stage_loss(
             if learning.terms and not known:
                 expected = list(ask(*inputs))
         parts: list[Tensor] = []
-        if learning.label_weight > 0 and targets is not None:
-            parts.append(learning.label_weight * label_cross_entropy(found[0], targets))
-        if learning.terms:
+        if learning.label_weight > 0 and targets is not None and of_labels is not None:
+            parts.append(learning.label_weight * of_labels(found[0], targets))
+        if learning.terms and not judges:
             pairs = zip(found[1:own], expected[1:own], strict=True)
             parts += [relative_mse_loss(*pair) for pair in pairs]
             if not training:
                 parts.append(compare(found[0], expected[0]))
+        elif not training:
+            answers = Answers(found[:own], (), expected[:own], (), targets)
+            parts += [weight * judge(answers) for judge, weight in judges]
         valid = valid_tokens(names, inputs)
         for index, (term, weight) in enumerate(learning.terms if training else ()):
             part = learning.parts[index] if learning.parts else ()
             seen, reference_seen = (
-                [tensors[own + i] for i in part] for tensors in (found, expected)
+                [tensors[start + i] for i in part]
+                for tensors, start in ((found, own), (expected, own + each))
             )
-            value = term(found[:own], seen, expected[:own], reference_seen, targets, valid)
-            parts.append(weight * value)
+            value = term(
+                found[:own],
+                seen,
+                expected[:own],
+                reference_seen,
+                targets,
+                valid,
+                expected[own : own + each],
+            )
+            parts.append(learning.factor() * weight * value)
         return torch.stack(parts).sum() if parts else found[0].sum() * 0.0
 
     return loss
+
+
+def judge_of(side: Side) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the comparison of first outputs that decides whether a training is kept."""
+    if side.pixel_classes:
+        return partial(dense_kl, temperature=JUDGE_TEMPERATURE)
+    return kl_judge if side.classes else relative_mse_loss
 
 
 @dataclass(frozen=True)
 class AskTeachers:
     """What all teachers answer together, and behind that the original's features.
 
+    In between is every teacher's own first output, if ``each``. ``features`` is how many of the
+    outputs of ``own`` are features. An original that does not teach is not run.
     Several processes share out the original's work.
     """
 
     own: fx.GraphModule
     panel: Panel
+    features: int = 0
+    each: bool = False
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return float32 outputs, then features, for a batch of inputs."""
-        first, *others = shared(partial(run, self.own), inputs, sample_axes(self.own))
-        return self.panel.combine(first, inputs), *others
+        found: list[Tensor] = []
+        if self.panel.asks_original:
+            found = shared(partial(run, self.own), inputs, sample_axes(self.own))
+        answers = self.panel.ask(found, inputs)
+        first, each = self.panel.combine(answers), answers if self.each else ()
+        split = len(found) - self.features
+        return first, *found[1:split], *each, *found[split:]
 
 
 def answers_of(teacher: fx.GraphModule, learning: Learning) -> AskTeachers:
     """Return what the student learns from: the teachers' outputs, and what ``taps`` name."""
     tapped = with_outputs(teacher, [tap.teacher for tap in learning.taps])
-    return AskTeachers(folded(tapped), learning.panel)
+    return AskTeachers(folded(tapped), learning.panel, len(learning.taps), learning.each_teacher)
 
 
 def kl_judge(student: Tensor, teacher: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ def train_student(
     beside: nn.Module | None = None,
     parts: Mapping[str, Restorable] = MappingProxyType({}),
     after_step: Callable[[int], None] = lambda _step: None,
+    before_training: Callable[[], None] = lambda: None,
     carried: Mapping[str, Tensor] | None = None,
     batch_statistics: bool = True,
     undo: bool = True,
@@ -96,6 +97,7 @@ def train_student(
     and are no part of it; it is on ``device``. ``parts`` belong into a checkpoint as well. With
     ``views`` so many versions of each augmented sample take turns; ``adapt`` says
     what a pass does with them.
+    ``before_training`` may change the student's weights: what is undone goes back behind it.
     """
     start = digest(student)
     move(student, device)
@@ -107,6 +109,7 @@ def train_student(
     held_out = [by_first(lambda: held_out_loss(state, judge, device))]
     if options.compile and device.type != "cuda":
         progress.note(f"{title}: 'compile' is for CUDA GPUs; not used on this machine")
+    before_training()
     average = None if options.ema is None else _average(student, options.ema)
     passes = Passes(state, options, known, device, views=views, adapt=adapt)
     kept_parts: dict[str, Restorable] = {"student": student, "passes": passes, **parts}

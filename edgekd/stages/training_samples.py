@@ -92,6 +92,9 @@ def check_samples(state: CompressionState, options: DistillStage) -> None:
         for name, used in {
             "select_unlabelled": options.select_unlabelled is not None,
             f"keep: {options.keep}": options.keep != "random" and options.keep_fraction < 1,
+            "gap_sampling": options.gap_sampling is not None,
+            "hard_augment": options.hard_augment,
+            "stored_top_k": options.stored_top_k is not None,
         }.items()
         if used
     ]

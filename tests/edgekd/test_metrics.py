@@ -9,7 +9,9 @@ from edgekd.metrics import (
     drop_points,
     expected_calibration_error,
     is_classification,
+    is_dense,
     mean_cosine,
+    mean_iou,
 )
 
 LOGITS = np.eye(4, dtype=np.float32)
@@ -51,6 +53,43 @@ def test_regression() -> None:
     assert (mean.metric, mean.value, mean.agreement) == ("r2", 0.0, None)
     assert compare(targets + 1, targets, np.ones((3, 1))).value == 0.0
     assert compare(np.ones((3, 1)), targets, np.ones((3, 1))).value == 1.0
+
+
+def test_mean_iou_and_right_pixels_by_hand() -> None:
+    labels = np.array([[[0, 0, 1], [1, 255, -1]]])
+    predicted = np.array([[[0, 1, 1], [1, 2, 0]]])
+    logits = np.eye(4)[predicted].transpose(0, 3, 1, 2).astype(np.float32)
+    found = compare(logits, logits[:, [1, 0, 2, 3]], labels)
+    # Class 0: 1 of 2; class 1: 2 of 3; no labelled pixel has anything to do with the others.
+    assert (found.metric, found.value) == ("miou", pytest.approx((1 / 2 + 2 / 3) / 2))
+    assert (found.pixel_accuracy, found.agreement) == (0.75, pytest.approx(1 / 6))
+    assert (found.negative_flips, found.calibration_error) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("targets", "shape", "expected"),
+    [
+        (np.zeros((2, 3, 3), int), (2, 4, 3, 3), True),
+        (np.full((2, 3, 3), 4), (2, 4, 3, 3), False),
+        (np.full((2, 3, 3), 255), (2, 4, 3, 3), False),
+        (np.zeros((2, 3, 3), int), (2, 1, 3, 3), False),
+        (np.zeros((2, 3, 3), int), (2, 4, 6, 6), False),
+        (np.zeros((2, 3, 3)), (2, 4, 3, 3), False),
+        (np.zeros(2, int), (2, 4, 3, 3), False),
+        (None, (2, 4, 3, 3), False),
+    ],
+)
+def test_what_counts_as_classes_at_each_pixel(targets, shape, expected: bool) -> None:
+    assert is_dense(targets, np.zeros(shape, np.float32)) == expected
+
+
+@given(st.integers(0, 1000), st.integers(2, 5))
+def test_mean_iou_is_a_share_and_1_for_the_labels_themselves(seed: int, classes: int) -> None:
+    labels, other = np.random.default_rng(seed).integers(0, classes, (2, 3, 4, 4))
+    assert mean_iou(labels, labels, classes) == (1.0, 1.0)
+    iou, accuracy = mean_iou(other, labels, classes)
+    assert 0 <= iou <= 1 and 0 <= accuracy <= 1
+    assert mean_iou(labels, other, classes) == pytest.approx((iou, accuracy))
 
 
 def test_without_fitting_targets_outputs_are_compared() -> None:

@@ -117,7 +117,10 @@ def test_a_student_starts_the_same_in_every_run(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "reason"),
     [
-        ("other", "gives output: float32[N, 4], but the model gives output: float32[N, 3]: a"),
+        (
+            "other",
+            "gives output: float32[N, 4], but the model that teaches gives output: float32[N, 3]",
+        ),
         ("broken", "student.py:broken() failed: RuntimeError: no such"),
         ("number", "returned a int, not a torch.nn.Module"),
         ("smal", "has no function smal; did you mean small?"),
@@ -142,9 +145,17 @@ def test_a_frozen_onnx_file_teaches_too(folder: Path) -> None:
     other = to_module(export_batched(Net().eval(), job.loaded.example))
     content = export_onnx(other, job.loaded.example, job.loaded.spec, opset=17)
     (folder / "other.onnx").write_bytes(content)
-    entry = {"file": str(folder / "other.onnx"), "weight": 0.5}
-    stage = {**DISTILL, "teachers": [entry], "balance_teachers": True, "losses": [{"loss": "meal"}]}
-    done = compress(request(folder, stage))
-    details = done.manifest["stages"][-1]["details"]
+    found = compress(
+        CompressRequest(
+            folder / "model.pt2",
+            str(folder / "data.npz"),
+            recipe="student-ensemble",
+            student=f"{folder / 'student.py'}:small",
+            teachers=(folder / "other.onnx",),
+            out=folder / "out",
+            cache=folder / "cache",
+        )
+    )
+    details = found.manifest["stages"][-1]["details"]
     assert details["student"]["teachers"] == 2
     assert details["train_loss"][-1] < details["train_loss"][0]

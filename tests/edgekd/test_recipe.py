@@ -22,6 +22,7 @@ from edgekd.recipe import (
     recipe_to_yaml,
     with_prune_budget,
     with_student,
+    with_teachers,
 )
 from edgekd.settings import parse, validate
 from edgekd.training_settings import Distill, DistillStage, Recovery
@@ -460,6 +461,18 @@ def test_a_student_of_the_command_line_takes_the_place_of_the_recipes(tmp_path: 
         with_student(load_recipe("int8-distilled"), "c.py:d", None)
     with pytest.raises(RecipeError, match="--student-weights needs --student"):
         with_student(load_recipe("student-distilled"), None, Path("w.pt"))
+
+
+def test_teachers_of_the_command_line_come_behind_the_recipes(tmp_path: Path) -> None:
+    text = "{stage: distill, teachers: [{file: a.onnx, weight: 2.0}]}"
+    recipe = read_text(tmp_path, f"name: a\nstages: [{text}, {{stage: distill}}]")
+    first, second = with_teachers(recipe, [Path("b.onnx"), Path("c.pt2")]).stages
+    assert isinstance(first, DistillStage) and isinstance(second, DistillStage)
+    named = [(teacher.file, teacher.weight) for teacher in first.teachers]
+    assert named == [("a.onnx", 2.0), ("b.onnx", 1.0), ("c.pt2", 1.0)]
+    assert not second.teachers
+    with pytest.raises(RecipeError, match="--teacher needs a recipe with a distill stage"):
+        with_teachers(load_recipe("int8-distilled"), [Path("b.onnx")])
 
 
 @pytest.mark.parametrize(

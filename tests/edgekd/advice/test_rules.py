@@ -10,12 +10,18 @@ import pytest
 from advice_pairs import MAP, TOKENS, match
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from edgekd.advice import rules, sources
+from edgekd.advice import how_rules, loss_rules, measured, rules, sources
 from edgekd.advice.capacity import Capacity, CapacityRatio
+from edgekd.advice.findings import Findings
 from edgekd.advice.hints import Hints, judge_hints
 from edgekd.advice.labels import Labels, TeacherQuality
-from edgekd.advice.rules import Findings, apply_rules
+from edgekd.advice.measured import Gain
+from edgekd.advice.rules import apply_rules
+from edgekd.loss_settings import LossSettings
+from edgekd.recipe import list_recipes, load_recipe
+from edgekd.training_settings import DistillStage
 
 ROOT = Path(__file__).parents[3]
 LABELS = Labels("classes", 100, 10, 1.0, (10,) * 10, 100, 0.1, 0.0)
@@ -37,35 +43,62 @@ def like(own: tuple, other: tuple) -> tuple:
     return (match(own, other),)
 
 
+GAINS = (
+    Gain("hint", "map", True, 1.5, 0.2),
+    Gain("ssld", "map", False, 0.9, 0.1),
+    Gain("squarehead", "map", False, 3.0, 2.0),
+    Gain("kl", "map", False, 0.0, 0.3),
+    Gain("taid", "tokens", False, 4.0, 0.1),
+)
 CASES = {
-    "_plain": FOUND,
-    "_without_labels": replace(FOUND, labels=replace(LABELS, share=0.0, per_class=None)),
-    "_dense": replace(FOUND, labels=replace(LABELS, task="dense", classes=None), teacher=None),
-    "_numbers": replace(FOUND, labels=replace(LABELS, task="numbers", classes=None), teacher=None),
-    "_few_classes": replace(FOUND, labels=replace(LABELS, classes=2)),
-    "_gap": replace(FOUND, capacity=sizes(300, 100)),
-    "_wide_gap": replace(FOUND, capacity=sizes(2000, 100)),
-    "_same_size": replace(FOUND, capacity=sizes(100, 100)),
-    "_unlike": replace(FOUND, matches=like(TOKENS, MAP)),
-    "_transformer_to_cnn": replace(FOUND, matches=like(MAP, TOKENS)),
-    "_cnn_to_transformer": replace(FOUND, matches=like(TOKENS, MAP)),
-    "_tokens": replace(FOUND, matches=like(TOKENS, TOKENS)),
-    "_hints": replace(FOUND, hints=judge_hints(like(MAP, MAP))),
-    "_calibration": replace(FOUND, teacher=replace(TEACHER, calibration_error=0.2, temperature=2)),
-    "_known_by_heart": replace(FOUND, labels=replace(LABELS, disagreement=0.001)),
-    "_missing_classes": replace(FOUND, labels=replace(LABELS, per_class=(0, 100))),
-    "_patience": FOUND,
+    "plain": FOUND,
+    "without_labels": replace(FOUND, labels=replace(LABELS, share=0.0, per_class=None)),
+    "dense": replace(FOUND, labels=replace(LABELS, task="dense", classes=None), teacher=None),
+    "numbers": replace(FOUND, labels=replace(LABELS, task="numbers", classes=None), teacher=None),
+    "few_classes": replace(FOUND, labels=replace(LABELS, classes=2)),
+    "gap": replace(FOUND, capacity=sizes(300, 100)),
+    "wide_gap": replace(FOUND, capacity=sizes(2000, 100)),
+    "same_size": replace(FOUND, capacity=sizes(100, 100)),
+    "unlike": replace(FOUND, matches=like(TOKENS, MAP)),
+    "transformer_to_cnn": replace(FOUND, matches=like(MAP, TOKENS)),
+    "cnn_to_transformer": replace(FOUND, matches=like(TOKENS, MAP)),
+    "tokens": replace(FOUND, matches=like(TOKENS, TOKENS)),
+    "hints": replace(FOUND, hints=judge_hints(like(MAP, MAP))),
+    "calibration": replace(FOUND, teacher=replace(TEACHER, calibration_error=0.2, temperature=2)),
+    "known_by_heart": replace(FOUND, labels=replace(LABELS, disagreement=0.001)),
+    "missing_classes": replace(FOUND, labels=replace(LABELS, per_class=(0, 100))),
+    "patience": FOUND,
+    "measured": FOUND,
 }
 
 
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
-def test_every_rule_speaks_with_a_source_and_code_that_is_there(rule: rules.Rule) -> None:
+def test_every_rule_speaks_with_a_source_and_what_the_stage_accepts(
+    rule: rules.Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "GAINS", GAINS)
     advice = rule(CASES[rule.__name__])
     assert advice is not None
     assert advice.sources
     assert all(source in vars(sources).values() for source in advice.sources)
-    if advice.algorithm is not None:
-        assert (ROOT / "edgekd" / "algorithms" / f"{advice.algorithm}.py").is_file()
+    assert (advice.role == "how") or advice.losses, "a loss is named by what a recipe has"
+    if snippet := advice.snippet():
+        stage = DistillStage.model_validate({"stage": "distill", **snippet})
+        assert not advice.losses or stage.losses == advice.losses
+    if advice.recipe is not None:
+        assert advice.recipe in list_recipes()
+        named = {entry.loss for s in load_recipe(advice.recipe).stages for entry in losses_of(s)}
+        assert not advice.losses or {entry.loss for entry in advice.losses} & (
+            named or {"kl", "mse"}
+        )
+
+
+def losses_of(stage: object) -> tuple:
+    return (isinstance(stage, DistillStage) and stage.losses) or ()
+
+
+def named(found: Findings) -> list[tuple[str, str]]:
+    return [(a.role, entry.loss) for a in apply_rules(found) for entry in a.losses]
 
 
 def test_an_ordinary_pair_hears_little() -> None:
@@ -74,17 +107,49 @@ def test_an_ordinary_pair_hears_little() -> None:
 
 def test_noisy_labels_speak_against_labels() -> None:
     noisy = replace(FOUND, labels=replace(LABELS, suspect=0.3))
-    assert ("instead", "ssld") in [(a.role, a.loss) for a in apply_rules(noisy)]
+    assert ("instead", "ssld") in named(noisy)
 
 
 def test_two_classes_get_no_standardised_logits() -> None:
     found = replace(FOUND, capacity=sizes(500, 100), labels=replace(LABELS, classes=2))
-    assert "standardized-kl" not in [advice.loss for advice in apply_rules(found)]
+    assert "standardized-kl" not in [loss for _, loss in named(found)]
 
 
 def test_a_larger_student_is_told_of_regularisation() -> None:
-    advice = rules._same_size(replace(FOUND, capacity=sizes(50, 100)))
+    advice = how_rules.same_size(replace(FOUND, capacity=sizes(50, 100)))
     assert advice is not None and "regulariser" in advice.what
+
+
+def test_what_was_measured_stands_beside_the_loss_and_the_best_is_advice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert loss_rules.measured(replace(FOUND, matches=())) is None
+    monkeypatch.setattr(measured, "GAINS", GAINS)
+    noisy = replace(FOUND, labels=replace(LABELS, suspect=0.3))
+    said = apply_rules(noisy)
+    (ssld,) = [a for a in said if [entry.loss for entry in a.losses] == ["ssld"]]
+    assert ssld.gains == (GAINS[1],)
+    (best,) = [a for a in said if a.sources == (sources.BENCHMARK,)]
+    assert best.snippet()["losses"] == [{"loss": "hint"}, {"loss": "kl"}]
+    assert "hint with kl +1.50 points (+- 0.20)" in best.because
+
+
+def test_every_figure_is_one_of_the_page() -> None:
+    page = (ROOT / "docs" / measured.PAGE).read_text("utf-8")
+    known = TypeAdapter(LossSettings)
+    for gain in measured.GAINS:
+        assert known.validate_python({"loss": gain.loss}).loss == gain.loss
+        assert f"{gain.points:+.2f}" in page, gain
+
+
+def test_heads_fit_the_widths_of_the_pair() -> None:
+    (tokens,) = [a for a in apply_rules(CASES["tokens"]) if a.role == "add"]
+    assert tokens.snippet() == {"losses": [{"loss": "minilm", "heads": 8}]}
+    odd = replace(FOUND, matches=like(MAP, ("tokens", (17, 6))))
+    (views,) = [a for a in apply_rules(odd) if "two views" in a.what]
+    assert views.losses[0].heads == 6 and views.recipe is None
+    vectors = replace(FOUND, matches=like(MAP, ("tokens", (60, 8))))
+    assert not [a for a in apply_rules(vectors) if "two views" in a.what], "no square"
 
 
 def test_every_paper_has_a_number_of_arxiv() -> None:

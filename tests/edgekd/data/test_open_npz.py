@@ -177,6 +177,14 @@ def test_bad_options_are_refused(tmp_path, arrays, options, message):
         open_data(write(tmp_path, **arrays), **options)
 
 
+def test_pixels_may_be_without_a_label(tmp_path):
+    labels = RNG.integers(-1, 4, (50, 8, 8))
+    data = open_data(write(tmp_path, x=images(50), y=labels))
+    assert data.train.batch(np.arange(len(data.train)))[1].min() == -1
+    with pytest.raises(DataError, match="label -2 is negative"):
+        open_data(write(tmp_path, x=images(50), y=labels - 1))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -6,6 +6,8 @@ from torch import nn
 from edgekd.errors import ModelError
 from edgekd.graph.program import (
     clone,
+    divide_first_output,
+    output_nodes,
     output_tensors,
     refresh,
     sample_axes,
@@ -90,3 +92,21 @@ def test_samples_are_found_on_the_axis_that_is_free() -> None:
     for node in module.graph.nodes:
         node.meta.pop("val", None)
     assert sample_axes(module) == [0, 0, 0]
+
+
+class Both(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = 2 * x
+        return {"first": y, "again": y, "last": x + 1}
+
+
+def test_only_the_first_output_is_divided() -> None:
+    x = samples(2, 3)
+    graph, _ = trace(Both().eval(), x)
+    names = [node.name for node in output_nodes(graph)]
+    divide_first_output(graph, 1.0)
+    assert [node.name for node in output_nodes(graph)] == names
+    divide_first_output(graph, 4.0)
+    found = graph(x)
+    torch.testing.assert_close(found, {"first": x / 2, "again": 2 * x, "last": x + 1})
+    assert [node.name for node in output_nodes(graph)][1:] == names[1:]

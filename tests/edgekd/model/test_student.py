@@ -71,7 +71,7 @@ def test_a_checkpoint_and_the_source_decide_who_it_is(
 
 
 def test_outputs_of_another_type_are_refused(file: Path, model: LoadedModel) -> None:
-    with pytest.raises(ModelError, match=r"int64\[N, 2\], but the model gives .*float32\[N, 2\]"):
+    with pytest.raises(ModelError, match=r"int64\[N, 2\], but the model that .*float32\[N, 2\]"):
         load_student(f"{file}:integers", None, model, seed=0)
 
 

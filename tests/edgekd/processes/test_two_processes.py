@@ -91,6 +91,8 @@ def test_one_process_decides_and_all_know(two: Path) -> None:
         assert found["UnportableError"].endswith(": 1 and 2")
         assert found["parts"] == [[2, 3][rank], 1]  # of 5 samples, and of 1
         assert "train in one process" in found["no rows"]
+    first, second = (torch.load(two / rank / "decided.pt")["random"] for rank in ("0", "1"))
+    assert torch.equal(first, second)
 
 
 RECIPE = """

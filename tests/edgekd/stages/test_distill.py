@@ -106,7 +106,7 @@ def test_labels_alone_ask_no_teacher(
     state: CompressionState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "edgekd.stages.distill_loss.Panel.combine", lambda *_: pytest.fail("a teacher was asked")
+        "edgekd.stages.distill_loss.Panel.ask", lambda *_: pytest.fail("a teacher was asked")
     )
     after = run(state, losses=[], label_weight=1.0, epochs=6)
     assert after.details["train_loss"][-1] < after.details["train_loss"][0]
@@ -143,7 +143,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 ) -> None:
     monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
     given = replace(state, cache=StepCache(tmp_path / "cache"), key="a-step")
-    options = stage(losses=SUM_OF_LOSSES, augment="crop-flip", ema=0.9)
+    options = stage(losses=SUM_OF_LOSSES, augment="crop-flip", ema=0.9, fade=True, reset="head")
     whole = distill.run(state, options, Silent())
     with pytest.raises(InterruptedError):
         distill.run(given, options, Stop(at))
@@ -200,6 +200,7 @@ def test_refused_before_any_work(state: CompressionState, given: Any, reason: st
     ("given", "reason"),
     [
         ({"label_weight": 0.5}, "'label_weight' needs class logits with integer labels"),
+        ({"teacher_temperature": 2.0}, "'teacher_temperature' is for class logits"),
         ({"losses": [{"loss": "ssld"}]}, r"losses\[0\] 'ssld': it needs class logits"),
     ],
 )
@@ -212,3 +213,16 @@ def test_classes_are_needed(state: CompressionState, given: Any, reason: str) ->
 def test_numbers_are_learnt_as_numbers(state: CompressionState, losses: Any) -> None:
     after = run(replace(state, classification=False), losses=losses, epochs=6)
     assert after.details["train_loss"][-1] < after.details["train_loss"][0]
+
+
+def test_the_originals_logits_are_divided_before_anything_else(state: CompressionState) -> None:
+    def first_loss(**given: Any) -> float:
+        hint = {"loss": "hint", "weight": 1.0}
+        found = run(state, losses=[{"loss": "kl", "temperature": 1.0}, hint], max_steps=1, **given)
+        assert len(found.details["student"]["compared"]) > 0
+        return float(found.details["train_loss"][0])
+
+    # At a high temperature nothing is left to be told apart, and features are as they were.
+    warm, flat = first_loss(teacher_temperature=1e6), first_loss(teacher_temperature=1e7)
+    assert first_loss() != pytest.approx(warm, rel=1e-3)
+    assert warm == pytest.approx(flat, rel=1e-5)
