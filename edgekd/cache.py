@@ -20,6 +20,9 @@ from typing import Any
 
 import platformdirs
 
+from edgekd.errors import EdgekdError
+from edgekd.processes.group import by_first
+
 
 def default_cache() -> Path:
     """Return ``$EDGEKD_CACHE``, or the user's cache folder for edgekd."""
@@ -57,23 +60,36 @@ def replace_file(path: Path, *parts: bytes | memoryview) -> None:
 
 
 class StepCache:
-    """Folders of files under ``root``, one a key."""
+    """Folders of files under ``root``, one a key.
+
+    In a run of several processes all of them ask and store together; the first one decides what is
+    there and writes it, so that all take the same way.
+    """
 
     def __init__(self, root: Path):
         self.root = root
 
     def folder(self, key: str) -> Path | None:
         """Return the folder of a finished step, or None."""
-        path = self.root / key
-        return path if (path / "record.json").is_file() else None
+        if not by_first(lambda: self._is_finished(key)):
+            return None
+        if not self._is_finished(key):
+            raise EdgekdError(
+                f"the first process of this run stored a step in {self.root}, and this machine "
+                "does not have it; give --cache a folder that all machines share"
+            )
+        return self.root / key
 
     def record(self, key: str) -> dict[str, Any]:
         """Return the record of a finished step; KeyError if there is none."""
-        folder = self.folder(key)
-        if folder is None:
+        if not self._is_finished(key):
             raise KeyError(key)
-        found: dict[str, Any] = json.loads((folder / "record.json").read_text("utf-8"))
+        path = self.root / key / "record.json"
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return found
+
+    def _is_finished(self, key: str) -> bool:
+        return (self.root / key / "record.json").is_file()
 
     def store(self, key: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> Path:
         """Write a finished step and return its folder; an earlier one of that key stays."""
@@ -98,6 +114,10 @@ class StepCache:
         For what is too large to hold in memory as ``store`` takes it. Until ``write`` returns, the
         folder is a hidden one that nobody finds; if it raises, the folder is removed.
         """
+        by_first(lambda: self._build(key, write, record))
+        return self.root / key
+
+    def _build(self, key: str, write: Callable[[Path], None], record: Mapping[str, Any]) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         temporary = self.root / f".{key}.{secrets.token_hex(4)}"
         temporary.mkdir()
@@ -109,9 +129,8 @@ class StepCache:
             try:
                 temporary.rename(target)
             except OSError:
-                if self.folder(key) is None:  # what is there was not finished by a rename
+                if not self._is_finished(key):  # what is there was not finished by a rename
                     _replace(target, temporary)
-            return target
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -32,6 +32,7 @@ from edgekd.model.lookup import table_sizes
 from edgekd.model.program import LoadedModel, example_from_program, to_program
 from edgekd.model.student import Form, load_student
 from edgekd.preprocessing import ImagePreprocessing
+from edgekd.processes.group import count as processes
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import (
     DATA_FREE,
@@ -168,10 +169,12 @@ class Job:
 
         The machine is part of it, since a step's record holds a latency measured there, and whether
         it is like the target, without which there is none. So is whether training runs on a GPU,
-        which computes other numbers.
+        which computes other numbers, and in how many processes, which add up in another order.
         ``for_budget``: the key of a step that was changed in order to hold the budget.
         """
         more: dict[str, Any] = {"budget": asdict(self.budget)} if for_budget else {}
+        if stage_count and processes() > 1:
+            more["processes"] = processes()
         distilled = any(isinstance(s, DistillStage) for s in self.recipe.stages[:stage_count])
         if distilled or self.frozen is not None:
             more["student"] = self.student and self.student.sha256

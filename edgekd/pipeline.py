@@ -21,6 +21,7 @@ from edgekd.export.parity import Parity, parity, predict_all, torch_predictor
 from edgekd.export.program import shareable_program
 from edgekd.graph.program import to_module
 from edgekd.job import CompressRequest, Job, complete, draft, prepare
+from edgekd.processes.group import by_first, connect, is_first
 from edgekd.progress import Progress, Silent
 from edgekd.recipe import Recipe
 from edgekd.report.page import render_report
@@ -80,15 +81,23 @@ def compress(request: CompressRequest, progress: Progress | None = None) -> Comp
     """Run the whole chain and write the bundle.
 
     Raises an EdgekdError for whatever the user can set right. A missed budget is no error: the
-    bundle is written and the result says what failed.
+    bundle is written and the result says what failed. In a run of several processes all of them
+    call this; the first one reports and writes, and all get the result.
     """
-    progress = progress or Silent()
+    connect()
+    progress = progress if progress is not None and is_first() else Silent()
     check_destination(request.out, overwrite=True)
     job = prepare(request, progress)
     for note in job.data.notes:
         progress.note(note)
 
     steps = run_steps(job, progress)
+    return by_first(lambda: _bundle(job, steps, progress))
+
+
+def _bundle(job: Job, steps: list[Step], progress: Progress) -> CompressResult:
+    """Choose, prove, and write what the steps have made."""
+    request = job.request
     choice = choose(job, steps, progress)
     proof = _prove(job, steps[-1], progress)
     broken = broken_rules(job.profile, steps[-1])

@@ -33,6 +33,7 @@ from edgekd.graph.program import output_tensors, to_module, to_program
 from edgekd.job import Job
 from edgekd.metrics import Quality, compare_outputs, drop_points
 from edgekd.model.load import open_model
+from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 from edgekd.recipe import Stage
 from edgekd.state import CompressionState
@@ -105,6 +106,11 @@ def finished_key(job: Job, count: int) -> str | None:
 def original_step(job: Job, progress: Progress) -> Step:
     """Export and evaluate the model as it came: what every later step is compared with."""
     key = job.key(0)
+    by_first(lambda: _make_original(job, key, progress))
+    return _load_step(job, key)
+
+
+def _make_original(job: Job, key: str, progress: Progress) -> None:
     if job.cache.folder(key) is None:
         started = time.monotonic()
         module = to_module(job.loaded.program)
@@ -123,7 +129,6 @@ def original_step(job: Job, progress: Progress) -> Step:
         quality = compare_outputs(outputs, outputs, targets)
         record = _record(ORIGINAL, {}, onnx, quality, quality, None, time.monotonic() - started)
         _store(job, key, module, onnx, (outputs, targets), record)
-    return _load_step(job, key)
 
 
 def run_stage(
@@ -137,17 +142,31 @@ def run_stage(
     """Run one stage, or take it from the cache; always continue from what was stored.
 
     ``finished`` are the steps before it, the original first. A stage that returns the model as it
-    was is not evaluated and measured again.
+    was is not evaluated and measured again. Several processes run a stage together, and the first
+    one measures and stores what came out of it.
     """
-    original = finished[0]
-    if (key := finished_key(job, count)) is not None:
+    if (key := by_first(lambda: finished_key(job, count))) is not None:
         progress.note(f"{stage.stage}: already done, taken from the cache")
         return _load_step(job, key)
     started = time.monotonic()
-    partial = job.key(count)
-    after = stages.run(replace(state, key=partial), stage, progress)
+    after = stages.run(replace(state, key=job.key(count)), stage, progress)
     if after.model is state.model:
         return _unchanged(job, finished[-1], stage.stage, count, after.details)
+    key = by_first(lambda: _finish(job, state, after, stage, count, finished[0], started, progress))
+    return _load_step(job, key)
+
+
+def _finish(
+    job: Job,
+    state: CompressionState,
+    after: CompressionState,
+    stage: Stage,
+    count: int,
+    original: Step,
+    started: float,
+    progress: Progress,
+) -> str:
+    """Export, evaluate, measure and store what a stage has made; return the key of the step."""
     _ensure_same_outputs(state, after, stage)
     exported = export_for(job.profile, after.model, state.example, after.full_spec)
     outputs, targets = _evaluate(job, exported.here, progress)
@@ -167,8 +186,8 @@ def run_stage(
     record["exits"] = [asdict(exit) for exit in after.exits]
     key = job.key(count, for_budget="budget" in after.details)
     _store(job, key, after.model, onnx, (outputs, targets), record, more)
-    job.cache.discard_partial(partial)
-    return _load_step(job, key)
+    job.cache.discard_partial(job.key(count))
+    return key
 
 
 def _unchanged(job: Job, before: Step, name: str, count: int, details: dict[str, Any]) -> Step:

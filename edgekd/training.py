@@ -1,4 +1,7 @@
-"""The training loop: stages hand it a student, a loss and a schedule."""
+"""The training loop: stages hand it a student, a loss and a schedule.
+
+Lightning Fabric carries it, in one process or in those that torchrun started.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from edgekd.errors import StageError
 from edgekd.progress import Progress
@@ -96,6 +98,7 @@ def train(
     scaler: torch.amp.GradScaler | None = None,
     after_step: Callable[[int], None] = lambda _step: None,
     keeper: Keeper | None = None,
+    compiled: bool = False,
 ) -> list[float]:
     """Minimise ``loss`` by ``schedule``; return the mean loss of each pass, a cut one included.
 
@@ -108,11 +111,22 @@ def train(
             left out, and the learning rate waits for the next one.
         after_step: called when the weights have changed, with the number of steps done (from 1).
         keeper: saves the training now and then, and in the end.
+        compiled: let torch.compile make one program of the loss and what it calls.
+
+    In several processes, each one calls this with the same arguments and goes through the same
+    batches; ``loss`` decides what of a batch a process computes (``edgekd.processes.sharing``), and
+    gradients are averaged. Weights start from those of the first process.
 
     Raises StageError if the loss stops being finite.
     """
+    from edgekd.processes.fabric import open_fabric  # lightning_fabric takes long to import
+
     scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
     optimizer = _optimizer(parameters, schedule)
+    learner = _Learner(optimizer, loss)
+    fabric = open_fabric(learner.device, scaler)
+    whole = cast("nn.Module", torch.compile(learner)) if compiled else learner
+    step_loss, stepper = fabric.setup(whole, optimizer, move_to_device=False)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     parts: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     # Steps left at the start of the pass, and of the pass itself: steps, samples and their loss.
@@ -136,14 +150,17 @@ def train(
             advance(before)
         while left > 0:
             for inputs, targets in islice(epochs(), left - done):
-                value = loss(inputs, targets)
+                value = step_loss(inputs, targets)
                 optimizer.zero_grad(set_to_none=True)
-                scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+                fabric.backward(value)
                 done += 1
                 if schedule.clip_norm is not None:
-                    scaler.unscale_(optimizer)
-                    clip_grad_norm_(_weights(optimizer), schedule.clip_norm)
-                if _step(scaler, optimizer):
+                    fabric.clip_gradients(
+                        step_loss, optimizer, max_norm=schedule.clip_norm, error_if_nonfinite=False
+                    )
+                before_step = scaler.get_scale()
+                stepper.step()
+                if scaler.get_scale() >= before_step:  # else a gradient overflowed
                     scheduler.step()
                     after_step(schedule.steps - left + done)
                 total += float(value.detach()) * len(inputs[0])
@@ -173,13 +190,20 @@ def _optimizer(
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
 
 
-def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [weight for group in optimizer.param_groups for weight in group["params"]]
+class _Learner(nn.Module):
+    """A loss as a module with the weights that it trains, which is what an engine wraps."""
 
+    def __init__(self, optimizer: torch.optim.Optimizer, loss: Loss):
+        super().__init__()
+        groups = optimizer.param_groups
+        self.trained = nn.ParameterList(weight for group in groups for weight in group["params"])
+        self._loss = loss
 
-def _step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> bool:
-    """Change the weights and tell whether that was done: not if a gradient overflowed."""
-    before = scaler.get_scale()
-    scaler.step(optimizer)
-    scaler.update()
-    return scaler.get_scale() >= before
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, inputs: Inputs, targets: Tensor | None) -> Tensor:
+        """Return the loss of a batch."""
+        return self._loss(inputs, targets)

@@ -16,10 +16,11 @@ class Training(Settings):
     Training takes ``epochs`` passes over the data, but at most ``max_steps`` optimiser steps.
     ``augment`` applies to images only. ``ema`` is the decay of a moving average of the weights,
     which is kept in their place. ``clip_norm`` is the largest norm of a gradient that is not made
-    shorter. ``mixed_precision`` is for CUDA, and for float models on CPUs with
-    fast bfloat16. ``optimizer``: ``adamw``, ``sgd`` (Nesterov momentum of 0.9), or ``auto``:
-    ``sgd`` for a float model with BatchNorm, else ``adamw``; without ``learning_rate`` and
-    ``weight_decay`` these are 0.05 and 5e-4 for ``sgd``, 1e-3 and 0 for ``adamw``.
+    shorter. ``mixed_precision`` is for CUDA, and for float models on CPUs with fast bfloat16;
+    ``compile`` (by torch.compile) is for CUDA. ``optimizer``: ``adamw``, ``sgd`` (Nesterov momentum
+    of 0.9), or ``auto``: ``sgd`` for a float model with BatchNorm, else ``adamw``; without
+    ``learning_rate`` and ``weight_decay`` these are 0.05 and 5e-4 for ``sgd``, 1e-3 and 0 for
+    ``adamw``.
     """
 
     epochs: Count = 3
@@ -32,6 +33,7 @@ class Training(Settings):
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = None
     clip_norm: Annotated[Number, Field(gt=0)] | None = None
     mixed_precision: Annotated[bool, Field(strict=True)] = False
+    compile: Annotated[bool, Field(strict=True)] = False
 
 
 class Distill(Training):

@@ -18,7 +18,16 @@ PACKAGES = {
 # Rooms of edgekd from the bottom up; a room imports from rooms below its own row, or itself.
 ROWS = (
     {"errors"},
-    {"progress", "spec", "preprocessing", "settings", "metrics", "cache", "target_names"},
+    {
+        "progress",
+        "spec",
+        "preprocessing",
+        "settings",
+        "metrics",
+        "cache",
+        "target_names",
+        "processes",
+    },
     {"device", "recipe", "training_settings", "loss_settings"},
     {"algorithms"},
     {"model", "data"},
@@ -50,6 +59,7 @@ INSIDE_A_ROW = {
     ("recipe", "training_settings"),
     ("training_settings", "loss_settings"),
     ("data", "model"),
+    ("cache", "processes"),
 }
 
 ON_DEVICE = {"errors", "progress", "spec", "preprocessing", "runtime", "engine"}

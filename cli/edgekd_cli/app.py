@@ -15,14 +15,17 @@ These numbers are stable: scripts may rely on them.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import edgekd
-from edgekd.errors import EdgekdError, NoVerdictError
+from edgekd.errors import EdgekdError, NoVerdictError, StageError
+from edgekd.processes import group
 from edgekd_cli import (
     bench,
     build,
@@ -94,9 +97,13 @@ def main() -> None:
     # OpenMP's threads spin while they wait, which on a busy machine makes training several times
     # slower. It reads this when torch is imported, so it has to be set before any command runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if group.count() > 1:
+        _be_one_of_several()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
+        if group.count() > 1 and arguments[:1] != ["compress"]:
+            raise StageError("torchrun is for 'edgekd compress' alone; run this without it")
         app(args=arguments, prog_name="edgekd")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -104,6 +111,11 @@ def main() -> None:
         _explain(debug, f"error: {error}")
         sys.exit(EXIT_NO_VERDICT if isinstance(error, NoVerdictError) else EXIT_USAGE)
     except Exception as error:  # anything else is ours to fix, so say where to send it
+        if group.is_lost(error):
+            _explain(
+                debug, "error: another process of this run ended, so that this one cannot go on"
+            )
+            sys.exit(EXIT_USAGE)
         _explain(
             debug,
             f"internal error: {type(error).__name__}: {error}; this is a defect of edgekd: "
@@ -113,7 +125,33 @@ def main() -> None:
 
 
 def _explain(debug: bool, message: str) -> None:
-    """Write one line, whatever the message has inside; ``debug`` adds the traceback above."""
+    """Write one line, whatever the message has inside; ``debug`` adds the traceback above.
+
+    Of several processes that stop for one reason, the first speaks.
+    """
+    line = " ".join(message.split())
+    if group.count() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is on its way out
+    if not group.say_first(line):
+        return
     if debug:
-        traceback.print_exc()
-    typer.echo(" ".join(message.split()), err=True)
+        traceback.print_exc(file=sys.__stderr__)
+    if group.is_first():
+        typer.echo(line, err=True)
+    else:
+        typer.echo(f"process {group.rank()}: {line}", file=sys.__stderr__)
+
+
+def _be_one_of_several() -> None:
+    """Let only the first of torchrun's processes speak, and all clean up when they are ended."""
+    # torch remarks in every process that no weight was unused; it reads this when it is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    signal.signal(signal.SIGTERM, _leave)
+    if not group.is_first():
+        sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+
+
+def _leave(*_: object) -> None:
+    """Answer torchrun's SIGTERM by the way out on which files that are half written go."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from edgekd.graph.canonical import OUT_OF_PLACE
-from edgekd.graph.tensors import constant, is_op
+from edgekd.graph.tensors import constant, is_op, shape_of
 from edgekd.model.program import callable_module
 from edgekd.model.trace import export_batched, quiet
 
@@ -121,6 +121,23 @@ def output_nodes(module: fx.GraphModule) -> list[fx.Node]:
     found: list[fx.Node] = []
     fx.node.map_arg(module.graph.output_node().args, found.append)
     return found
+
+
+def sample_axes(module: fx.GraphModule) -> list[int]:
+    """Return for each output on which axis its samples are: the first one that export left free.
+
+    Where nothing is recorded, it is the axis 0.
+    """
+    return [_free_axis(node) for node in output_nodes(module)]
+
+
+def _free_axis(node: fx.Node) -> int:
+    shape = shape_of(node)
+    if shape is None:
+        sources = node.all_input_nodes[:1]
+        return _free_axis(sources[0]) if sources else 0
+    free = (axis for axis, size in enumerate(shape) if isinstance(size, torch.SymInt))
+    return next(free, 0)
 
 
 def divide_first_output(module: fx.GraphModule, divisor: float) -> None:

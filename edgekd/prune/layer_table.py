@@ -15,6 +15,7 @@ from edgekd.bench.layers import VERSION, LayerShape, time_layers
 from edgekd.bench.machine import fingerprint
 from edgekd.cache import replace_file
 from edgekd.export.layer_models import layer_model
+from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 
 
@@ -50,6 +51,9 @@ class LayerTable:
         Raises MeasurementError when a layer cannot be timed.
         """
         wanted = sorted(set(shapes))
+        return by_first(lambda: self._known(wanted))
+
+    def _known(self, wanted: list[LayerShape]) -> dict[LayerShape, float]:
         missing = [shape for shape in wanted if shape not in self._times]
         if missing:
             found = time_layers(missing, layer_model, self.threads, progress=self.progress)

@@ -14,6 +14,7 @@ from edgekd.export.deployed import export_for
 from edgekd.export.parity import onnx_predictor, predict_all
 from edgekd.graph.program import clone
 from edgekd.metrics import compare_outputs, drop_points
+from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 from edgekd.quantize.partial import QuantizedProgram
 from edgekd.quantize.placement import Placement
@@ -46,7 +47,7 @@ def convert_within_budget(
     # ``convert`` changes what it is given.
     model, placement = convert(clone(program.trained)), program.place(program.original, {})
     details: Details = {}
-    missed = bool(state.budget) and not _holds(state, model, progress)
+    missed = bool(state.budget) and not by_first(lambda: _holds(state, model, progress))
     if missed or options.sensitivity:
         rows, details["sensitivity"] = _sensitivity(state, program, options, progress)
     if missed:
@@ -81,7 +82,7 @@ class _Search:
         module, placement = self.program.without(dict.fromkeys(self.order[:count], REASON))
         model = self.convert(module)
         self.evaluations += 1
-        held = _holds(self.state, model, self.progress)
+        held = by_first(lambda: _holds(self.state, model, self.progress))
         if held:  # bisection asks for fewer after each success, so the last one is the best
             self.best = model, placement
         return held

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edgekd.cache import replace_file
+from edgekd.processes.group import by_first, is_first
 from edgekd.progress import Progress
 
 INTERVAL = 30.0  # seconds between two checkpoints, at least
@@ -37,7 +38,8 @@ class Checkpoint:
 
     ``parts`` are saved and brought back, and so, in place, are ``tensors``. ``start`` says what
     the training started from: a checkpoint of another start is not used. The file holds tensors
-    and plain values behind a SHA-256; nothing in it is executed.
+    and plain values behind a SHA-256; nothing in it is executed. In a run of several processes the
+    first one reads and writes it for all.
     """
 
     def __init__(
@@ -58,9 +60,9 @@ class Checkpoint:
 
     def restore(self) -> dict[str, Any] | None:
         """Bring back parts and tensors and return the loop's state; None if there is none."""
-        if not self.path.is_file():
+        exists, found = by_first(lambda: (self.path.is_file(), self._read()))
+        if not exists:
             return None
-        found = self._read()
         if found is None or found["start"] != self._start:
             reason = "is damaged" if found is None else "started from other weights"
             self._progress.note(f"{self._title}: a checkpoint {reason}; training starts again")
@@ -75,10 +77,12 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Tell whether ``INTERVAL`` has passed since the last checkpoint."""
-        return time.monotonic() - self._last >= INTERVAL
+        return is_first() and time.monotonic() - self._last >= INTERVAL
 
     def save(self, loop: dict[str, Any]) -> None:
         """Replace the file; a disk that is full costs the checkpoint, not the training."""
+        if not is_first():
+            return
         self._last = time.monotonic()
         content = io.BytesIO()
         parts = {name: part.state_dict() for name, part in self._parts.items()}

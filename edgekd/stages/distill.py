@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import fx, nn
@@ -17,6 +18,7 @@ from edgekd.graph.float_form import float_form
 from edgekd.graph.program import divide_first_output, refresh
 from edgekd.graph.taps import Tap
 from edgekd.loss_settings import DenseKl, Kl, LossSettings, RelativeMse
+from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 from edgekd.stages.adaptive_samples import adapting
 from edgekd.stages.distill_facts import facts
@@ -103,7 +105,8 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
     state = given
     with seeded(state.seed, device := training_device()):
         own = _teacher(state, options)
-        options, share = find_label_share(state, options, own, progress, device)
+        found = partial(find_label_share, state, options, own, progress, device)
+        options, share = by_first(found)
         pair = pair_of(state, options)
         move(pair.student, device)
         move(pair.teacher, device)

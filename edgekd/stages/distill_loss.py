@@ -15,8 +15,10 @@ from edgekd.distillation.label_losses import label_loss
 from edgekd.distillation.teachers import Panel
 from edgekd.distillation.term import Answers, Side, Term, View
 from edgekd.graph.batchnorm_mode import train_batch_norm
-from edgekd.graph.program import output_nodes
+from edgekd.graph.batchnorm_sync import synchronise_batch_norm
+from edgekd.graph.program import output_nodes, sample_axes
 from edgekd.graph.taps import Tap, with_outputs
+from edgekd.processes.sharing import shared
 from edgekd.stages.distillation_loss import folded, run, valid_tokens
 from edgekd.training import Inputs, Loss, autocast
 
@@ -62,10 +64,12 @@ def stage_loss(
     it is deployed: by the outputs alone (``kl`` or ``mse``, if anything is to be learnt from the
     teacher) and the labels, since terms may change their target while they train. Outputs behind
     the first are compared as numbers, unless a term is one on all outputs, which then also judges.
+    Several processes share out the networks' work; all of them compute the loss of the whole batch.
     """
     taps = learning.taps if training else ()
     learner = with_outputs(student, [tap.student for tap in taps])
-    train_batch_norm(learner, training, frozen=frozen)
+    synchronise_batch_norm(train_batch_norm(learner, training, frozen=frozen))
+    axes = sample_axes(learner)
     ask = answers_of(teacher, replace(learning, taps=taps))
     own = len(output_nodes(student))
     each = len(learning.panel.others) + learning.panel.asks_original
@@ -80,7 +84,7 @@ def stage_loss(
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
         with autocast(inputs[0].device, training and mixed):
-            found = run(learner, inputs)
+            found = shared(partial(run, learner), inputs, axes)
             expected = list(known)
             if plain and not known:
                 expected = list(ask(*inputs))
@@ -144,6 +148,7 @@ class AskTeachers:
 
     In between is every teacher's own first output, if ``each``. ``features`` is how many of the
     outputs of ``own`` are features. An original that does not teach is not run.
+    Several processes share out the original's work.
     """
 
     own: fx.GraphModule
@@ -154,7 +159,9 @@ class AskTeachers:
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return float32 outputs, then features, for a batch of inputs."""
-        found = run(self.own, inputs) if self.panel.asks_original else []
+        found: list[Tensor] = []
+        if self.panel.asks_original:
+            found = shared(partial(run, self.own), inputs, sample_axes(self.own))
         answers = self.panel.ask(found, inputs)
         first, each = self.panel.combine(answers), answers if self.each else ()
         split = len(found) - self.features

@@ -18,8 +18,10 @@ from edgekd.data.samples import NO_LABEL
 from edgekd.errors import StageError
 from edgekd.graph.batchnorm import batch_norms, fold_batch_norm
 from edgekd.graph.batchnorm_mode import train_batch_norm
-from edgekd.graph.program import clone, output_nodes, output_tensors
+from edgekd.graph.batchnorm_sync import synchronise_batch_norm
+from edgekd.graph.program import clone, output_nodes, output_tensors, sample_axes
 from edgekd.graph.taps import Tap, add_taps, feature_names, with_outputs
+from edgekd.processes.sharing import shared
 from edgekd.settings import nearest
 from edgekd.state import CompressionState
 from edgekd.training import Inputs, Loss, autocast
@@ -120,6 +122,8 @@ def distillation_loss(
     are then in the student. Batch norms that are ``frozen`` (by the name of their running mean)
     stay in inference mode.
 
+    Several processes share out the networks' work; all of them compute the loss of the whole batch.
+
     A label of -1 says that the sample has none. Raises StageError if features are asked for and
     there are no taps.
     """
@@ -139,7 +143,8 @@ def distillation_loss(
         learner = with_outputs(student, [*(t.student for t in taps), *(t.teacher for t in taps)])
     else:
         learner, ask = _with_teacher(student, teacher, original, taps)
-    train_batch_norm(learner, batch_statistics, frozen=frozen)
+    synchronise_batch_norm(train_batch_norm(learner, batch_statistics, frozen=frozen))
+    axes = sample_axes(learner)
 
     def answer_loss(answer: Tensor, expected: Tensor, targets: Tensor | None) -> Tensor:
         """Return the loss of one set of logits, or of the first output where there are none."""
@@ -151,7 +156,7 @@ def distillation_loss(
     def loss(inputs: Inputs, targets: Tensor | None) -> Tensor:
         inputs, known = inputs[: len(names)], inputs[len(names) :]
         with autocast(inputs[0].device, mixed_precision):
-            found = run(learner, inputs)
+            found = shared(partial(run, learner), inputs, axes)
             if ask is not None:
                 expected = list(known) or ask(inputs)
             else:
@@ -187,11 +192,15 @@ def _with_teacher(
     separate = None if original is teacher else folded(teacher)
 
     before = len(output_nodes(original))  # its early exits among them
+    axes = sample_axes(reference)
+    separate_axes = [] if separate is None else sample_axes(separate)
 
     @torch.no_grad()
     def ask(inputs: Inputs) -> list[Tensor]:
-        answers = run(reference, inputs)
-        return answers if separate is None else [*run(separate, inputs), *answers[before:]]
+        answers = shared(partial(run, reference), inputs, axes)
+        if separate is None:
+            return answers
+        return [*shared(partial(run, separate), inputs, separate_axes), *answers[before:]]
 
     return learner, ask
 

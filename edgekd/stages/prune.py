@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ from edgekd.prune.groups import Dependencies, Group, Locked
 from edgekd.prune.residual import residual_blocks
 from edgekd.recipe import PruneStage
 from edgekd.stages.distillation import check_distillation, distill
-from edgekd.stages.prune_resume import Position, store, take_up
+from edgekd.stages.prune_resume import Position, chosen_by_first, store, take_up
 from edgekd.stages.prune_ruler import Ruler, check_times, open_ruler
-from edgekd.stages.prune_step import drops_blocks, narrow
+from edgekd.stages.prune_step import Narrowed, drops_blocks, narrow
 from edgekd.stages.train_student import reestimate_statistics
 from edgekd.state import CompressionState
 
@@ -95,24 +96,39 @@ def run(state: CompressionState, options: PruneStage, progress: Progress) -> Com
     # Gains grow by equal factors from step to step, as in HALP (Shen et al., NeurIPS 2022).
     for count in range(len(steps) + 1, options.steps + 1):
         if position is None or position.count != count:
-            found = narrow(
-                state,
-                options,
-                teacher,
-                module,
-                taps,
-                ruler,
-                ruler.gain ** (count / options.steps),
-                progress,
-                title=f"prune: step {count} of {options.steps}",
-                last=count == options.steps,
-            )
-            reestimate_statistics(state, found.module, BATCH, torch.device("cpu"))
-            position = store(state, Position(count, ruler.gain, found, steps), progress)
+            before_step = Position(count, ruler.gain, Narrowed(module, taps, {}), steps)
+            choose = partial(_choose, state, options, teacher, before_step, ruler, progress)
+            position = chosen_by_first(state, count, choose)
         module, taps = position.narrowed.module, position.narrowed.taps
         training = _recover(state, options, count, teacher, module, taps, progress)
         steps = [*steps, {**position.narrowed.record, **training}]
     return state.with_model(module, prune=_details(state, options, ruler, before, module, steps))
+
+
+def _choose(
+    state: CompressionState,
+    options: PruneStage,
+    teacher: fx.GraphModule,
+    before: Position,
+    ruler: Ruler,
+    progress: Progress,
+) -> Position:
+    """Return the position of the same step with the smaller program in it, and store it."""
+    count = before.count
+    found = narrow(
+        state,
+        options,
+        teacher,
+        before.narrowed.module,
+        before.narrowed.taps,
+        ruler,
+        ruler.gain ** (count / options.steps),
+        progress,
+        title=f"prune: step {count} of {options.steps}",
+        last=count == options.steps,
+    )
+    reestimate_statistics(state, found.module, BATCH, torch.device("cpu"))
+    return store(state, replace(before, narrowed=found), progress)
 
 
 def _recover(

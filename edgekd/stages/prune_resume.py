@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from typing import Any
 import torch
 
 from edgekd.cache import replace_file
-from edgekd.errors import ModelError
+from edgekd.errors import ModelError, StageError
 from edgekd.graph.program import to_module, to_program
 from edgekd.graph.taps import Tap
 from edgekd.model.load import open_model
-from edgekd.progress import Progress
+from edgekd.processes.group import by_first
+from edgekd.progress import Progress, Silent
 from edgekd.prune.surgery import renamed
 from edgekd.stages.prune_search import follow
 from edgekd.stages.prune_step import Narrowed
@@ -69,6 +71,24 @@ def store(state: CompressionState, position: Position, progress: Progress) -> Po
         progress.note(f"prune: step {position.count} could not be stored ({error.strerror})")
         return position
     return Position(position.count, position.gain, narrowed, position.finished)
+
+
+def chosen_by_first(
+    state: CompressionState, count: int, choose: Callable[[], Position]
+) -> Position:
+    """Return what ``choose`` gives and stores, which of several processes only the first one calls.
+
+    The choice depends on measured times. Raises StageError where the others cannot read it.
+    """
+    chosen: list[Position] = []
+    by_first(lambda: chosen.append(choose()))
+    position = chosen[0] if chosen else take_up(state, count, Silent())
+    if position is None or position.count != count:
+        raise StageError(
+            "prune: the first process's choice is not on this machine; give --cache a folder that "
+            "all machines share and that is not full"
+        )
+    return position
 
 
 def take_up(state: CompressionState, steps: int, progress: Progress) -> Position | None:

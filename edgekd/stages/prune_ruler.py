@@ -17,6 +17,7 @@ from edgekd.bench.runner import measure
 from edgekd.cache import StepCache, default_cache
 from edgekd.errors import StageError
 from edgekd.export.deployed import export_for
+from edgekd.processes.group import by_first
 from edgekd.progress import Progress, Silent
 from edgekd.prune.choice import CostOf
 from edgekd.prune.cost import CostModel
@@ -141,7 +142,9 @@ def open_ruler(
         onnx = export_for(state.profile, state.teacher, state.example, state.spec).onnx
     model = CostModel(original, dependencies, state.example, times)
     ruler = Ruler(state, options, 1.0, source, onnx, model, times)
-    return replace(ruler, gain=_wanted_gain(ruler, original) if gain is None else gain)
+    if gain is None:
+        gain = by_first(lambda: _wanted_gain(ruler, original))
+    return replace(ruler, gain=gain)
 
 
 def _wanted_gain(ruler: Ruler, original: fx.GraphModule) -> float:

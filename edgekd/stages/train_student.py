@@ -20,6 +20,8 @@ from edgekd.graph.batchnorm_mode import reestimate_batch_norm
 from edgekd.graph.devices import move
 from edgekd.graph.program import digest
 from edgekd.model.trace import quiet
+from edgekd.processes.group import by_first
+from edgekd.processes.group import count as processes
 from edgekd.progress import Progress
 from edgekd.stages.adaptive_samples import Adapt
 from edgekd.stages.checkpoint import Checkpoint, Restorable
@@ -104,7 +106,9 @@ def train_student(
         parameter.requires_grad_(learns[name] and name not in frozen)
     before = copy.deepcopy(student.state_dict())
     judge = loss_in(training=False)  # what is deployed has no 16-bit floats
-    held_out = [held_out_loss(state, judge, device)]
+    held_out = [by_first(lambda: held_out_loss(state, judge, device))]
+    if options.compile and device.type != "cuda":
+        progress.note(f"{title}: 'compile' is for CUDA GPUs; not used on this machine")
     before_training()
     average = None if options.ema is None else _average(student, options.ema)
     passes = Passes(state, options, known, device, views=views, adapt=adapt)
@@ -137,13 +141,14 @@ def train_student(
         else Checkpoint(
             state.cache.partial(state.key), title, start, kept_parts, carried or {}, progress
         ),
+        compiled=options.compile and device.type == "cuda",
     )
     if average is not None:
         student.load_state_dict(average.module.state_dict())
     after_step(schedule.steps)
     if batch_statistics:
         reestimate_statistics(state, student, options.batch_size, device, frozen=frozen)
-    held_out.append(held_out_loss(state, judge, device))
+    held_out.append(by_first(lambda: held_out_loss(state, judge, device)))
     kept = not undo or held_out[1] <= held_out[0]
     if not kept:
         student.load_state_dict(before)
@@ -156,6 +161,7 @@ def train_student(
         "held_out_loss": held_out,
         "distillation_kept": kept,
         "trained_on": device.type,
+        "processes": processes(),
         "teacher_cache": "unused" if known is None else known.status,
         "teacher_cache_bytes": 0 if known is None else known.size,
     }

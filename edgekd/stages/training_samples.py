@@ -20,6 +20,7 @@ from edgekd.errors import StageError
 from edgekd.graph.batchnorm_mode import train_batch_norm
 from edgekd.graph.program import output_tensors
 from edgekd.graph.taps import with_outputs
+from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 from edgekd.stages.distill_loss import AskTeachers
 from edgekd.state import CompressionState
@@ -135,7 +136,16 @@ def as_deployed(student: fx.GraphModule) -> fx.GraphModule:
 def answers(
     state: CompressionState, module: AskTeachers | fx.GraphModule, device: torch.device
 ) -> Logits:
-    """Return the first output for all training samples as they are, float32 ``(n, ...)``."""
+    """Return the first output for all training samples as they are, float32 ``(n, ...)``.
+
+    Of several processes the first one asks for all, so that all choose the same samples.
+    """
+    return by_first(lambda: _answers(state, module, device))
+
+
+def _answers(
+    state: CompressionState, module: AskTeachers | fx.GraphModule, device: torch.device
+) -> Logits:
     found: list[Tensor] = []
     for inputs, _ in batches(state.data, state.data.train, state.spec, _BATCH):
         outputs = module(*(tensor.to(device) for tensor in inputs))

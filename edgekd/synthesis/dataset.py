@@ -22,6 +22,7 @@ from edgekd.model.load import OpenedModel
 from edgekd.model.program import LoadedModel, to_program
 from edgekd.model.trace import Example
 from edgekd.preprocessing import ImagePreprocessing
+from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 from edgekd.recipe import Synthesis
 from edgekd.synthesis.distill import batch_sizes, distill_images
@@ -89,8 +90,13 @@ def plan_images(
 def synthesise(plan: ImagePlan, cache: StepCache, progress: Progress) -> dict[str, Any]:
     """Make the images unless the cache has them; return the cache's record of them.
 
-    It holds ``images`` (count), ``loss`` (first, last) and ``seconds``.
+    It holds ``images`` (count), ``loss`` (first, last) and ``seconds``. Of several processes the
+    first one makes them.
     """
+    return by_first(lambda: _synthesise(plan, cache, progress))
+
+
+def _synthesise(plan: ImagePlan, cache: StepCache, progress: Progress) -> dict[str, Any]:
     if cache.folder(plan.key) is not None:
         progress.note("synthesis: already done, images taken from the cache")
         return cache.record(plan.key)

@@ -6,7 +6,16 @@ import importlib.util
 from collections.abc import Sequence
 from importlib import metadata
 
-COMPRESS = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "jinja2")
+COMPRESS = (
+    "torch",
+    "lightning_fabric",
+    "onnx",
+    "onnxscript",
+    "safetensors",
+    "sklearn",
+    "matplotlib",
+    "jinja2",
+)
 # All of these install the same folder `onnxruntime`, one over the other.
 ONNXRUNTIMES = (
     "onnxruntime",

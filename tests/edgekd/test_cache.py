@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
+from edgekd.errors import EdgekdError
 
 
 def test_a_step_is_found_again(tmp_path: Path) -> None:
@@ -117,3 +118,11 @@ def test_the_cache_can_be_moved(tmp_path: Path, monkeypatch) -> None:
     assert default_cache() == tmp_path
     monkeypatch.delenv("EDGEKD_CACHE")
     assert default_cache().name == "edgekd"
+
+
+def test_a_step_that_only_the_first_process_has_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.cache.by_first", lambda work: True)
+    with pytest.raises(EdgekdError, match=r"--cache a folder that all machines share"):
+        StepCache(tmp_path).folder("key")

@@ -63,3 +63,14 @@ def test_the_target_is_named_before_any_work(request_: CompressRequest) -> None:
 def test_no_runtime_can_be_asked_for_where_nothing_is_timed(request_: CompressRequest) -> None:
     with pytest.raises(ProfileError, match="nothing can be timed here for intel-npu, since "):
         draft(replace(request_, target="intel-npu", runtime="openvino"))
+
+
+def test_a_step_belongs_to_its_number_of_processes(
+    request_: CompressRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums are added up in another order there; the original, which nobody trains, is the same."""
+    job = prepare(request_)
+    original, first = job.key(0), job.key(1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert job.key(0) == original and job.key(1) != first

@@ -149,3 +149,19 @@ def test_without_a_scaler_every_step_counts() -> None:
         after_step=lambda _step: steps.append(weight.item()),
     )
     assert len(set(steps)) == 3 and steps[-1] == weight.item()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_long_gradient_is_made_shorter_before_the_scale_or_without(scaled: bool) -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    train(
+        [weight],
+        lambda inputs, targets: (weight * torch.tensor([30.0, 40.0])).sum(),
+        passes(samples(8, 1), samples(8, 1)),
+        Schedule(1, 1, 0.1, optimizer="sgd", clip_norm=1.0),
+        Silent(),
+        title="t",
+        scaler=torch.amp.GradScaler("cpu", init_scale=1024.0) if scaled else None,
+    )
+    # Nesterov's first step is 1.9 times the gradient, which is (0.6, 0.8) when it is clipped.
+    assert weight.tolist() == pytest.approx([-0.1 * 1.9 * 0.6, -0.1 * 1.9 * 0.8], rel=1e-5)

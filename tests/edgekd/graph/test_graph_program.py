@@ -10,6 +10,7 @@ from edgekd.graph.program import (
     output_nodes,
     output_tensors,
     refresh,
+    sample_axes,
     to_module,
     to_program,
 )
@@ -76,6 +77,21 @@ def test_tensors_are_stored_replaced_and_dropped() -> None:
     clean(graph)  # nothing reads it
     assert "new.deep.tensor" not in dict(graph.named_parameters())
     assert constant(graph, first) is None and constant(graph, 3) is None
+
+
+class OtherOrder(nn.Module):
+    """Outputs with samples on the first axis, on the second, and joined with a second axis."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return x * 2, x.transpose(0, 1) * 2, x.reshape(-1, x.shape[2])
+
+
+def test_samples_are_found_on_the_axis_that_is_free() -> None:
+    module, _ = trace(OtherOrder(), samples(4, 3, 5))
+    assert sample_axes(module) == [0, 1, 0]
+    for node in module.graph.nodes:
+        node.meta.pop("val", None)
+    assert sample_axes(module) == [0, 0, 0]
 
 
 class Both(nn.Module):

@@ -188,6 +188,14 @@ def test_stored_answers_train_the_same_student(state: CompressionState, tmp_path
         assert found.details["train_loss"] == pytest.approx(live.details["train_loss"], rel=1e-5)
 
 
+def test_compiling_is_for_gpus(state: CompressionState) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("for a machine without a GPU")
+    seen = Stop()
+    distill.run(state, stage(epochs=1, max_steps=1, compile=True), seen)
+    assert seen.notes == [f"{distill.TITLE}: 'compile' is for CUDA GPUs; not used on this machine"]
+
+
 def test_the_model_as_it_is_learns_on_where_no_student_is_named(state: CompressionState) -> None:
     after = run(state, student=None, losses=[{"loss": "repeated"}], epochs=1)
     assert after.details["student"]["factory"] is None

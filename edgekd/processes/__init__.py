@@ -1,0 +1,1 @@
+"""One run in several processes: torchrun starts them, Lightning Fabric connects them."""
