@@ -31,6 +31,7 @@ from edgekd.loss_settings import (
     ScaleKd,
     Ssld,
     StandardizedKl,
+    Subclasses,
 )
 
 
@@ -111,10 +112,11 @@ def few_classes(found: Findings) -> Advice | None:
     if classes is None or classes > FEW_CLASSES or not found.labels.share:
         return None
     return Advice(
-        "how",
-        "expect little of the teacher's probabilities alone: its embeddings tell more",
+        "add",
+        "parts of each class along the teacher's features: they tell more than its probabilities",
         f"{classes} classes: what probabilities tell of the teacher grows with the classes",
         (sources.FEW_CLASSES,),
+        (Subclasses(loss="subclasses"),),
     )
 
 

@@ -89,7 +89,7 @@ def stage_loss(
             if plain and not known:
                 expected = list(ask(*inputs))
             views = [
-                _look(term.view, inputs[0], learner, ask)
+                _look(term.view, inputs[0], learner, axes, ask)
                 for term, _ in (learning.terms if training else ())
             ]
         parts: list[Tensor] = []
@@ -125,14 +125,18 @@ def stage_loss(
 
 
 def _look(
-    view: View | None, images: Tensor, learner: fx.GraphModule, ask: AskTeachers
+    view: View | None,
+    images: Tensor,
+    learner: fx.GraphModule,
+    axes: Sequence[int],
+    ask: AskTeachers,
 ) -> tuple[list[Tensor], list[Tensor], object] | None:
     """Return what both networks say of a view, and what it made beside; None without one."""
     if view is None:
         return None
     changed, context = view.make(images)
     taught = list(ask(changed)) if view.teacher else []
-    return run(learner, (changed,)), taught, context
+    return shared(partial(run, learner), (changed,), axes), taught, context
 
 
 def judge_of(side: Side) -> Callable[[Tensor, Tensor], Tensor]:
