@@ -231,6 +231,7 @@ def test_layers_that_calibration_ruined_pay_for_the_budget(compress, work) -> No
     assert timed["integer_layers"] < timed["layers"]
 
 
+@pytest.mark.slow
 def test_a_missed_budget_exits_1_keeps_the_bundle_and_names_the_stage(compress, work) -> None:
     """Training on labels that are all wrong ruins the weights: float layers are no help then."""
     factory = work / "wrong.py"
@@ -255,6 +256,7 @@ def test_a_missed_budget_exits_1_keeps_the_bundle_and_names_the_stage(compress, 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_jetson_graph_is_symmetric_and_says_where_the_engine_is_built(compress, work) -> None:
     import onnx
     from onnx import numpy_helper

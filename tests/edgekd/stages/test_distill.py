@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from marks import with_slow
 from networks import IMAGE, ResNet, build, conv_bn, trace
 from states import make_state
 from torch import Tensor, nn
@@ -160,7 +161,7 @@ def test_nothing_but_the_student_is_exported(state: CompressionState) -> None:
     assert shape(after) == shape(untrained)
 
 
-@pytest.mark.parametrize("at", [1, 5, 14])
+@pytest.mark.parametrize("at", with_slow([1, 5, 14], [1, 14]))
 def test_an_interrupted_training_ends_with_the_same_weights(
     state: CompressionState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

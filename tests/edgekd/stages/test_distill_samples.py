@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from marks import with_slow
 from states import make_state
 from torch import Tensor, nn
 
@@ -111,7 +112,7 @@ def test_samples_with_or_without_a_label(
     assert len(unlabelled_places(train)) == none * len(train) < len(state.data.train)
 
 
-@pytest.mark.parametrize("keep", ["random", "hard"])
+@pytest.mark.parametrize("keep", with_slow(["random", "hard"], ["random"]))
 def test_a_fraction_is_kept(state: CompressionState, keep: str) -> None:
     chosen = trained_on(state, keep_fraction=0.5, keep=keep).data
     assert len(chosen.train) == round(0.5 * len(state.data.train))
@@ -174,7 +175,7 @@ def test_the_teachers_weight_is_tied_to_the_data(
     assert training_samples.weights_of(stage(label_weight=0.3)) == (1.0, 0.3)
 
 
-@pytest.mark.parametrize("by", ["class", "domain"])
+@pytest.mark.parametrize("by", with_slow(["class", "domain"], ["domain"]))
 def test_what_the_student_lags_on_is_drawn_more_often(state: CompressionState, by: str) -> None:
     looks: list[adaptive_samples.Adapted] = []
     make = adaptive_samples.adapting
