@@ -52,13 +52,12 @@ PLAIN, LABELS, VIEWS = "kl", "labels only", 2
 WITH_HEAD = {"one-for-all", "label-augmentation", "layered", "hierarchical"}
 HEADLESS = {get_args(kind.model_fields["loss"].annotation)[0] for kind in PLACES} - WITH_HEAD
 # Rows that are no sum of losses, as keys of the stage.
+HALF = {"samples": "labelled", "keep_fraction": 0.5, "label_weight": "tied"}
 FURTHER: dict[str, dict[str, Any]] = {
+    "hint + kl + labels": {},
     "kl, live teacher": {"stored_views": None},
-    "kl + labels, half of the labelled samples": {
-        "samples": "labelled",
-        "keep_fraction": 0.5,
-        "label_weight": "tied",
-    },
+    "kl + labels, half of the labelled samples": HALF,
+    "hint + kl + labels, half of the labelled samples": HALF,
 }
 
 
@@ -74,6 +73,7 @@ def main() -> None:
     print(
         f"teacher {options.model.name}: {options.steps} steps of {options.batch_size} samples, "
         f"learning rate {options.learning_rate or 'auto'}, "
+        f"{'mixed precision' if options.mixed_precision else 'float32'}, "
         f"{options.seeds} seed(s){unlabelled}"
     )
     for student in options.student:
@@ -82,11 +82,11 @@ def main() -> None:
         for seed in range(options.seeds):
             refused |= _fill(options, cells, student, seed, rows)
         name = student.rpartition(":")[2]
-        print(f"\n{name:44}{'validation':>16}{'test':>16}{'all':>16}{'against kl':>14}")
+        print(f"\n{name:50}{'validation':>16}{'test':>16}{'all':>16}{'against kl':>14}")
         plain = _over_seeds(options, cells, student, PLAIN)
         for row in rows:
             if row in refused:
-                print(f"{row:44}{'refused':>16}  {refused[row]}", flush=True)
+                print(f"{row:50}{'refused':>16}  {refused[row]}", flush=True)
             else:
                 print(_line(row, _over_seeds(options, cells, student, row), plain), flush=True)
 
@@ -247,7 +247,7 @@ def _line(row: str, found: list[Cell], plain: list[Cell]) -> str:
         error = math.sqrt((statistics.variance(values) + statistics.variance(base)) / len(values))
         gap = statistics.mean(values) - statistics.mean(base)
         apart = f"{gap / error:+.1f} s.e." if error > 0 else f"{gap:+.2f} points"
-    return f"{row:44}{text}{apart:>14}"
+    return f"{row:50}{text}{apart:>14}"
 
 
 def _spread(values: list[float]) -> str:

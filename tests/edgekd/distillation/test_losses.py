@@ -9,6 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from edgekd.algorithms.generic_distillation import generic_loss
 from edgekd.algorithms.kd_loss import kl_loss, relative_mse_loss
 from edgekd.algorithms.several_teachers import ensemble_logits
 from edgekd.algorithms.taid import taid_loss
@@ -229,6 +230,15 @@ def test_relations_of_attention_are_compared_whatever_the_numbers_of_heads() -> 
     assert found > 0 and all(x.grad is not None and x.grad.abs().sum() > 0 for x in student)
     same = made([logits(0)], features(QKV, 0), [logits(1)], features(QKV, 0), LABELS)
     assert same.abs() < 1e-6
+
+
+def test_each_token_is_predicted_from_the_one_at_its_place() -> None:
+    made = term("generic")
+    own, other = torch.randn(6, 6, 2, 2), torch.randn(6, 8, 2, 2)
+    found = made([logits(0)], [own], [logits(1)], [other], LABELS)
+    assert made.trained is not None
+    mine, theirs = (x.flatten(2).transpose(1, 2) for x in (own, other))
+    torch.testing.assert_close(found, generic_loss(made.trained(mine), theirs))
 
 
 def test_padding_does_not_count_in_relations() -> None:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from edgekd.algorithms.class_means import class_means
-from edgekd.algorithms.logit_discriminator import discriminator_loss
+from edgekd.algorithms.logit_discriminator import discriminated_loss, discriminator_loss
 from edgekd.distillation.losses import build_term
 from edgekd.distillation.term import Pairing, Side, Term
 from edgekd.loss_settings import LossSettings
@@ -48,6 +48,9 @@ def test_the_discriminator_and_the_student_learn_apart() -> None:
     alone = torch.autograd.grad(own, list(weights.values()))
     for ours, theirs in zip(got[1:], alone, strict=True):
         torch.testing.assert_close(ours, theirs)
+    mine = plain([student], [], [teacher], [], LABELS)
+    mine = mine + discriminated_loss(judged.trained, student)
+    torch.testing.assert_close(got[0], torch.autograd.grad(mine, student)[0])
 
 
 def test_subclasses_follow_how_the_teachers_features_vary_within_a_class() -> None:
@@ -63,6 +66,20 @@ def test_subclasses_follow_how_the_teachers_features_vary_within_a_class() -> No
     assert seen.abs().max() < 1e-4 * directions.abs().max() * 12
     with pytest.raises(ValueError, match="too few for 2 parts"):
         made.prepare(logits[:5], labels[:5], [random(1, 1), embeddings[:5]])
+
+
+def test_sharper_parts_are_other_targets() -> None:
+    embeddings, labels = random(100, 12), torch.arange(100) % 5
+    own, other = random(4, 6, 2, 2), random(4, 12, 4, 4)
+    found = []
+    for sharpness in (1.0, 3.0):
+        made = term("subclasses", subclasses=2, sharpness=sharpness)
+        assert made.prepare is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of the rotation
+            made.prepare(embeddings @ random(12, 5, seed=3), labels, [embeddings])
+        found.append(made([random(4, 5)], [own], [random(4, 5, seed=1)], [other], LABELS))
+    assert not torch.equal(*found)
 
 
 def test_an_embedding_without_room_is_refused() -> None:
