@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
@@ -93,10 +92,14 @@ def modules() -> list[tuple[str, Path]]:
     ]
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
     """Yield the dotted names that a file imports, inside functions and TYPE_CHECKING as well."""
-    tree = ast.parse(path.read_text("utf-8"))
-    for node in tree.body if top_level else ast.walk(tree):
+    for node in tree(path).body if top_level else ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -111,28 +114,27 @@ def room(module: str) -> str | None:
 
 
 ALL = modules()
-MODULES = pytest.mark.parametrize(("module", "path"), ALL, ids=[name for name, _ in ALL])
 
 
-@MODULES
-def test_packages_import_downwards(module: str, path: Path) -> None:
+def test_packages_import_downwards() -> None:
     order = list(PACKAGES)
-    own = order.index(module.split(".", maxsplit=1)[0])
-    for name in imports(path):
-        top = name.split(".")[0]
-        assert top not in order or order.index(top) <= own, f"{module} imports {name}"
+    for module, path in ALL:
+        own = order.index(module.split(".", maxsplit=1)[0])
+        for name in imports(path):
+            top = name.split(".")[0]
+            assert top not in order or order.index(top) <= own, f"{module} imports {name}"
 
 
-@MODULES
-def test_rooms_import_downwards(module: str, path: Path) -> None:
-    own = room(module)
-    if own is None:
-        return
-    for name in imports(path):
-        other = room(name)
-        if other in (None, own) or (own, other) in INSIDE_A_ROW:
+def test_rooms_import_downwards() -> None:
+    for module, path in ALL:
+        own = room(module)
+        if own is None:
             continue
-        assert LEVEL[other] < LEVEL[own], f"{module} imports {name}"
+        for name in imports(path):
+            other = room(name)
+            if other in (None, own) or (own, other) in INSIDE_A_ROW:
+                continue
+            assert LEVEL[other] < LEVEL[own], f"{module} imports {name}"
 
 
 def test_every_module_has_a_room() -> None:
@@ -140,36 +142,32 @@ def test_every_module_has_a_room() -> None:
     assert found - {"__init__"} <= set(LEVEL)
 
 
-@MODULES
-def test_heavy_packages_stay_where_they_belong(module: str, path: Path) -> None:
-    own, names = room(module), {name.split(".")[0] for name in imports(path)}
-    if own in ("runtime", "bench"):
-        assert not names & HEAVY, module
-        used = {other for name in imports(path) if (other := room(name))}
-        assert used <= ON_DEVICE | {own}, f"{module} imports {used}"
-    if own in WITHOUT_TORCH:
-        assert "torch" not in names, module
-    assert not {name.split(".")[0] for name in imports(path, top_level=True)} & OPTIONAL, module
+def test_heavy_packages_stay_where_they_belong() -> None:
+    for module, path in ALL:
+        own, names = room(module), {name.split(".")[0] for name in imports(path)}
+        if own in ("runtime", "bench"):
+            assert not names & HEAVY, module
+            used = {other for name in imports(path) if (other := room(name))}
+            assert used <= ON_DEVICE | {own}, f"{module} imports {used}"
+        if own in WITHOUT_TORCH:
+            assert "torch" not in names, module
+        assert not {name.split(".")[0] for name in imports(path, top_level=True)} & OPTIONAL, module
 
 
-@MODULES
-def test_only_the_command_line_prints(module: str, path: Path) -> None:
-    if module.startswith("edgekd_cli"):
-        return
-    assert not {"typer", "rich"} & {name.split(".")[0] for name in imports(path)}, module
-    calls = (
-        node.func
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call)
-    )
-    assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], module
+def test_only_the_command_line_prints() -> None:
+    for module, path in ALL:
+        if module.startswith("edgekd_cli"):
+            continue
+        assert not {"typer", "rich"} & {name.split(".")[0] for name in imports(path)}, module
+        calls = (node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call))
+        assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], module
 
 
-@MODULES
-def test_the_system_is_read_in_one_room(module: str, path: Path) -> None:
-    if module.startswith("edgekd_hardware") or module == "edgekd.bench.machine":
-        return  # the latter names the processor of every measurement, on boards as well
-    text = path.read_text("utf-8")
-
-    for word in ('"/proc', '"/sys', "nvpmodel"):
-        assert word not in text, f"{module} reads {word}"
+def test_the_system_is_read_in_one_room() -> None:
+    for module, path in ALL:
+        # The latter names the processor of every measurement, on boards as well.
+        if module.startswith("edgekd_hardware") or module == "edgekd.bench.machine":
+            continue
+        text = path.read_text("utf-8")
+        for word in ('"/proc', '"/sys', "nvpmodel"):
+            assert word not in text, f"{module} reads {word}"
