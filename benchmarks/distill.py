@@ -8,12 +8,12 @@
 
 One block a student, one row a loss: top-1 on the validation samples, on the images of ``--test`` (a
 folder with train/CLASS/ and test/CLASS/) and on all of these, mean and standard deviation over the
-seeds; and how far the last is from plain KL's, in standard errors of the difference. All rows have
-the same steps, batches and optimiser; a seed sets the student's weights and the order of samples.
-Two versions of each sample take turns, so that the teacher's answers can be stored; where a row has
-a live teacher or a part of the samples, its name says so. Losses from which the last layer learns
-nothing are "alone" with labels. A loss that cannot be used on a pair, or does not converge, has the
-stage's reason in its row.
+seeds; and how far the last is from plain KL's, in points and in standard errors of the difference.
+All rows have the same steps, batches and optimiser; a seed sets the student's weights and the order
+of samples. Two versions of each sample take turns, so that the teacher's answers can be stored;
+where a row has a live teacher or a part of the samples, its name says so. Losses from which the
+last layer learns nothing are "alone" with labels. A loss that cannot be used on a pair, or does not
+converge, has the stage's reason in its row.
 
 Every finished cell is stored in the file of ``--results``, seed by seed; the same command goes on
 from there, with more losses too. What a step costs: ``benchmarks/distill_cost.py``.
@@ -55,9 +55,11 @@ HEADLESS = {get_args(kind.model_fields["loss"].annotation)[0] for kind in PLACES
 HALF = {"samples": "labelled", "keep_fraction": 0.5, "label_weight": "tied"}
 FURTHER: dict[str, dict[str, Any]] = {
     "hint + kl + labels": {},
+    "channel-wise + kl + labels": {},
     "kl, live teacher": {"stored_views": None},
     "kl + labels, half of the labelled samples": HALF,
     "hint + kl + labels, half of the labelled samples": HALF,
+    "channel-wise + kl + labels, half of the labelled samples": HALF,
 }
 
 
@@ -82,11 +84,11 @@ def main() -> None:
         for seed in range(options.seeds):
             refused |= _fill(options, cells, student, seed, rows)
         name = student.rpartition(":")[2]
-        print(f"\n{name:50}{'validation':>16}{'test':>16}{'all':>16}{'against kl':>14}")
+        print(f"\n{name:58}{'validation':>16}{'test':>16}{'all':>16}{'all against kl':>22}")
         plain = _over_seeds(options, cells, student, PLAIN)
         for row in rows:
             if row in refused:
-                print(f"{row:50}{'refused':>16}  {refused[row]}", flush=True)
+                print(f"{row:58}{'refused':>16}  {refused[row]}", flush=True)
             else:
                 print(_line(row, _over_seeds(options, cells, student, row), plain), flush=True)
 
@@ -246,8 +248,8 @@ def _line(row: str, found: list[Cell], plain: list[Cell]) -> str:
     if len(values) > 1 and row != PLAIN:
         error = math.sqrt((statistics.variance(values) + statistics.variance(base)) / len(values))
         gap = statistics.mean(values) - statistics.mean(base)
-        apart = f"{gap / error:+.1f} s.e." if error > 0 else f"{gap:+.2f} points"
-    return f"{row:50}{text}{apart:>14}"
+        apart = f"{gap:+.2f}" + (f" ({gap / error:+.1f} s.e.)" if error > 0 else "")
+    return f"{row:58}{text}{apart:>22}"
 
 
 def _spread(values: list[float]) -> str:

@@ -17,10 +17,11 @@ from edgekd.graph.devices import move
 from edgekd.graph.float_form import float_form
 from edgekd.graph.program import divide_first_output, refresh
 from edgekd.graph.taps import Tap
-from edgekd.loss_settings import DenseKl, Kl, LossSettings, RelativeMse
+from edgekd.loss_settings import LossSettings
 from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 from edgekd.stages.adaptive_samples import adapting
+from edgekd.stages.distill_default import losses_of
 from edgekd.stages.distill_facts import facts
 from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distill_parts import Parts, judge_of, parts_of
@@ -79,7 +80,7 @@ def describe(options: DistillStage) -> str:
         who += f" with the weights of {options.student_weights}"
     names = [str(entry.loss) for entry in options.losses or ()]
     if options.losses is None:
-        names = ["its outputs"]
+        names = ["its outputs (and features, where maps are)"]
     if weights_of(options)[1] > 0:
         names.append("labels")
     others = f" and {len(options.teachers)} more" if options.teachers else ""
@@ -96,6 +97,7 @@ class Pair:
 
     student: fx.GraphModule
     teacher: fx.GraphModule
+    losses: Sequence[LossSettings]
     learning: Learning
     parts: Parts
 
@@ -180,7 +182,7 @@ def run(given: CompressionState, options: DistillStage, progress: Progress) -> C
         **details,
         student=facts(
             options,
-            _losses(state, options),
+            pair.losses,
             learning,
             samples=len(state.data.train),
             original=_original(state),
@@ -200,14 +202,6 @@ def _teacher(state: CompressionState, options: DistillStage) -> fx.GraphModule:
     return state.model if options.teacher == "previous" else _original(state)
 
 
-def _losses(state: CompressionState, options: DistillStage) -> Sequence[LossSettings]:
-    if options.losses is not None:
-        return options.losses
-    if state.dense:
-        return (DenseKl(loss="dense-kl"),)
-    return (Kl(loss="kl"),) if state.classification else (RelativeMse(loss="mse"),)
-
-
 def pair_of(state: CompressionState, options: DistillStage) -> Pair:
     """Build everything that is compared; raises StageError for a wrong pairing."""
     start = state.model
@@ -220,7 +214,8 @@ def pair_of(state: CompressionState, options: DistillStage) -> Pair:
     terms: list[tuple[Term, float]] = []
     taps: dict[tuple[str, str], int] = {}  # to the place among all that are compared
     parts: list[tuple[int, ...]] = []
-    for index, entry in enumerate(_losses(state, options)):
+    losses = losses_of(state, options, student, teacher)
+    for index, entry in enumerate(losses):
         try:
             places = places_of(entry, student, teacher)
             if places and options.original_weight == 0:
@@ -253,7 +248,7 @@ def pair_of(state: CompressionState, options: DistillStage) -> Pair:
         parts,
     )
     divide_first_output(teacher, options.teacher_temperature)
-    return Pair(student, teacher, learning, parts_of(student, options))
+    return Pair(student, teacher, losses, learning, parts_of(student, options))
 
 
 def _image(state: CompressionState) -> Shape | None:
