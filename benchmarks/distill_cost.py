@@ -8,7 +8,7 @@ One block a student, one row a loss, alone and beside plain KL, as in ``benchmar
 step is: both networks forward, the loss, backward, optimiser. Steps of all rows take turns in
 random order on the same batch, and the table has medians of the ratio to plain KL's in the same
 round. Memory is the peak of a process that only takes steps of one row, above that of one that
-takes none (Linux).
+takes none (Linux; the median of five processes).
 
 The last line of a block is what stored answers are worth: a pass over the training samples with
 ``stored_views``, once stored, over one with a live teacher, both measured in turns.
@@ -40,6 +40,8 @@ from edgekd.stages.distill_loss import stage_loss
 from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
 
+PEAKS = 5  # how much memory the allocator takes differs from process to process
+
 
 def main() -> None:
     """Print a block for every student."""
@@ -57,7 +59,10 @@ def main() -> None:
                 steps[row] = _step(state, _live(options, student, row), inputs, targets)
             except StageError as error:
                 refused[row] = str(error)
-        peaks = {row: _peak(step) for row, step in {"": lambda: None, **steps}.items()}
+        peaks = {
+            row: statistics.median(_peak(step) for _ in range(PEAKS))
+            for row, step in {"": lambda: None, **steps}.items()
+        }
         times = time_in_turns(steps, options.rounds)
         name = student.rpartition(":")[2]
         print(f"\n{name:38}{'time':>8}{'memory':>10}   batch {len(inputs[0])}, 1 thread")
