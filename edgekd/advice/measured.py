@@ -13,8 +13,9 @@ ERRORS = 2.0  # standard errors above plain KL, from which a gain counts
 class Gain:
     """Points of accuracy over plain KL alone, mean and standard error over seeds.
 
-    ``loss`` is its name in a recipe, alone or ``with_kl`` beside plain KL. ``student`` is what the
-    student that was trained computes. Losses that did worse have entries too.
+    ``loss`` is its name in a recipe, ``with_kl`` beside plain KL, or alone (with labels, if the last
+    layer learns nothing from it). ``student`` is what the student that was trained computes. Losses
+    that did worse have entries too.
     """
 
     loss: str

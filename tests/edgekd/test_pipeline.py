@@ -63,6 +63,7 @@ def integers(folder: Path) -> list[np.ndarray[Any, Any]]:
     return [array for array in arrays if array.dtype == np.int8]
 
 
+@pytest.mark.slow
 def test_zeros_are_held_also_when_the_sparse_step_comes_from_the_cache(folder: Path) -> None:
     first = compress(request(folder))
     weights = integers(folder)

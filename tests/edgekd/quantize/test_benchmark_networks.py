@@ -18,7 +18,8 @@ from edgekd.export.tensorrt_rules import check_tensorrt
 
 LAYERS, TOKENS, ROWS = 2, 16, 100
 # The encoder is a transformer too. A network is slow in all tests, since they share it.
-SLOW = [("vit", "onnxruntime"), ("vit", "tensorrt"), ("mobilenet", "tensorrt")]
+# A smaller depthwise network is in the quick tests of test_quantize_onnxruntime.py.
+SLOW = [(name, runtime) for name in ("vit", "mobilenet") for runtime in ("onnxruntime", "tensorrt")]
 SMALL = {"width": 32, "depth": LAYERS, "heads": 2, "hidden": 64}
 
 
@@ -87,6 +88,7 @@ def test_transformers_run_the_kernels_that_measured_fastest(name: str, linears: 
     assert operations["QuantizeLinear"] == 4 * LAYERS + (2 if name == "vit" else 0)
 
 
+@pytest.mark.slow
 def test_a_depthwise_network_runs_on_integers() -> None:
     report = kernels("mobilenet")
     assert report.layers and all(layer.precision == "int8" for layer in report.layers)
