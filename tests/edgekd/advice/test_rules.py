@@ -101,7 +101,11 @@ def named(found: Findings) -> list[tuple[str, str]]:
     return [(a.role, entry.loss) for a in apply_rules(found) for entry in a.losses]
 
 
-def test_an_ordinary_pair_hears_little() -> None:
+def test_an_ordinary_pair_hears_little_but_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert [advice.role for advice in apply_rules(FOUND)] == ["base", "instead", "how"]
+    monkeypatch.setattr(measured, "GAINS", ())
     assert [advice.role for advice in apply_rules(FOUND)] == ["base", "how"]
 
 
