@@ -48,11 +48,12 @@ from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
 
 PLAIN, LABELS, VIEWS = "kl", "labels only", 2
+NAMES = 58  # columns
 # From these alone the last layer, which no feature is behind, would learn nothing.
 WITH_HEAD = {"one-for-all", "label-augmentation", "layered", "hierarchical"}
 HEADLESS = {get_args(kind.model_fields["loss"].annotation)[0] for kind in PLACES} - WITH_HEAD
-# Rows that are no sum of losses, as keys of the stage.
-HALF = {"samples": "labelled", "keep_fraction": 0.5, "label_weight": "tied"}
+HALF: dict[str, Any] = {"samples": "labelled", "keep_fraction": 0.5, "label_weight": "tied"}
+# Rows beyond one loss, alone or beside plain KL, with the stage's other keys.
 FURTHER: dict[str, dict[str, Any]] = {
     "hint + kl + labels": {},
     "channel-wise + kl + labels": {},
@@ -84,11 +85,11 @@ def main() -> None:
         for seed in range(options.seeds):
             refused |= _fill(options, cells, student, seed, rows)
         name = student.rpartition(":")[2]
-        print(f"\n{name:58}{'validation':>16}{'test':>16}{'all':>16}{'all against kl':>22}")
+        print(f"\n{name:{NAMES}}{'validation':>16}{'test':>16}{'all':>16}{'all against kl':>22}")
         plain = _over_seeds(options, cells, student, PLAIN)
         for row in rows:
             if row in refused:
-                print(f"{row:58}{'refused':>16}  {refused[row]}", flush=True)
+                print(f"{row:{NAMES}}{'refused':>16}  {refused[row]}", flush=True)
             else:
                 print(_line(row, _over_seeds(options, cells, student, row), plain), flush=True)
 
@@ -249,7 +250,7 @@ def _line(row: str, found: list[Cell], plain: list[Cell]) -> str:
         error = math.sqrt((statistics.variance(values) + statistics.variance(base)) / len(values))
         gap = statistics.mean(values) - statistics.mean(base)
         apart = f"{gap:+.2f}" + (f" ({gap / error:+.1f} s.e.)" if error > 0 else "")
-    return f"{row:58}{text}{apart:>22}"
+    return f"{row:{NAMES}}{text}{apart:>22}"
 
 
 def _spread(values: list[float]) -> str:

@@ -21,7 +21,7 @@ from edgekd.loss_settings import LossSettings
 from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 from edgekd.stages.adaptive_samples import adapting
-from edgekd.stages.distill_default import losses_of
+from edgekd.stages.distill_default import losses_of, may_compare_maps
 from edgekd.stages.distill_facts import facts
 from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distill_parts import Parts, judge_of, parts_of
@@ -80,7 +80,9 @@ def describe(options: DistillStage) -> str:
         who += f" with the weights of {options.student_weights}"
     names = [str(entry.loss) for entry in options.losses or ()]
     if options.losses is None:
-        names = ["its outputs (and features, where maps are)"]
+        names = ["its outputs"]
+        if may_compare_maps(options):
+            names.append("maps if both have them")
     if weights_of(options)[1] > 0:
         names.append("labels")
     others = f" and {len(options.teachers)} more" if options.teachers else ""

@@ -28,11 +28,16 @@ def losses_of(
         return (DenseKl(loss="dense-kl"),)
     if not state.classification:
         return (RelativeMse(loss="mse"),)
-    anew = options.student is not None and options.student_weights is None
     maps = ChannelWise(loss="channel-wise")
-    if anew and options.original_weight > 0 and _both_maps(maps, student, teacher):
+    if may_compare_maps(options) and _both_maps(maps, student, teacher):
         return (Kl(loss="kl"), maps)
     return (Kl(loss="kl"),)
+
+
+def may_compare_maps(options: DistillStage) -> bool:
+    """Tell whether a stage without ``losses`` compares maps, if both networks have them."""
+    anew = options.student is not None and options.student_weights is None
+    return options.losses is None and anew and options.original_weight > 0
 
 
 def _both_maps(loss: LossSettings, student: fx.GraphModule, teacher: fx.GraphModule) -> bool:

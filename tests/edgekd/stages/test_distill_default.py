@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from networks import IMAGE, ResNet, build, conv_bn, trace
+from networks import IMAGE, Mobile, ResNet, build, conv_bn, trace
 from states import make_state
 from torch import Tensor, nn, relu
 
@@ -16,16 +16,6 @@ from edgekd.stages import distill
 from edgekd.stages.distill_default import losses_of
 from edgekd.state import CompressionState
 from edgekd.training_settings import DistillStage
-
-
-class Small(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.body = conv_bn(3, 4), conv_bn(4, 6, stride=2)
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(relu(self.body(relu(self.stem(x)))).mean((2, 3)))
 
 
 class Tokens(nn.Module):
@@ -80,7 +70,8 @@ def found(state: CompressionState, network: type[nn.Module], **given: Any) -> li
 
 
 def test_maps_are_compared_too(state: CompressionState) -> None:
-    assert found(state, Small) == ["kl", "channel-wise"]
+    assert found(state, Mobile) == ["kl", "channel-wise"]
+    assert "maps if both have them" in distill.describe(stage())
 
 
 @pytest.mark.parametrize(
@@ -94,7 +85,8 @@ def test_maps_are_compared_too(state: CompressionState) -> None:
 def test_that_is_for_a_start_from_nothing_and_a_teacher_that_can_be_opened(
     state: CompressionState, given: dict[str, Any]
 ) -> None:
-    assert found(state, Small, **given) == ["kl"]
+    assert found(state, Mobile, **given) == ["kl"]
+    assert "maps" not in distill.describe(stage(**given))
 
 
 @pytest.mark.parametrize("network", [Tokens, Point, Flat])
@@ -105,16 +97,16 @@ def test_outputs_alone_where_maps_have_no_places(
 
 
 def test_numbers_are_compared_as_numbers(state: CompressionState) -> None:
-    assert found(replace(state, classification=False), Small) == ["mse"]
+    assert found(replace(state, classification=False), Mobile) == ["mse"]
 
 
 def test_what_the_recipe_names_is_taken(state: CompressionState) -> None:
-    assert found(state, Small, losses=[{"loss": "ssld"}]) == ["ssld"]
-    assert found(state, Small, losses=[], label_weight=1.0) == []
+    assert found(state, Mobile, losses=[{"loss": "ssld"}]) == ["ssld"]
+    assert found(state, Mobile, losses=[], label_weight=1.0) == []
 
 
 def test_the_manifest_has_what_was_compared(state: CompressionState) -> None:
-    module, _ = trace(build(Small), state.example[0])
+    module, _ = trace(build(Mobile), state.example[0])
     ready = replace(state, original=state.model, student=module)
     after = distill.run(ready, stage(max_steps=1, batch_size=16), Silent())
     said = after.details["student"]
