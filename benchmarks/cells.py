@@ -21,9 +21,13 @@ class Cells:
     def get(self, name: str, make: Callable[[], dict[str, Cell]]) -> Cell:
         """Return the cell; where it is missing, ``make`` gives it, and others with it."""
         if name not in self.known:
-            self.known |= make()
-            if self.path is not None:
-                partial = self.path.with_suffix(".partial")
-                partial.write_text(json.dumps(self.known, indent=1), "utf-8")
-                partial.replace(self.path)
+            self.put(make())
         return self.known[name]
+
+    def put(self, cells: dict[str, Cell]) -> None:
+        """Add cells, in place of those of the same name."""
+        self.known |= cells
+        if self.path is not None:
+            partial = self.path.with_suffix(".partial")
+            partial.write_text(json.dumps(self.known, indent=1), "utf-8")
+            partial.replace(self.path)

@@ -4,11 +4,11 @@
         --student FILE.py:factory [--student FILE.py:factory] \\
         [--unlabeled DIR --unlabeled-samples 10000] [--test DIR --test-samples 2000] \\
         [--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --seeds 3 --steps 900] \\
-        [--loss kl --loss hint] [--results results.json] [--cache DIR]
+        [--loss kl --loss hint] [--results results.json] [--cache DIR] [--costs costs.json]
 
 One block a student, one row a loss: top-1 on the validation samples, on the images of ``--test`` (a
 folder with train/CLASS/ and test/CLASS/) and on all of these, mean and standard deviation over the
-seeds; and how far the last is from plain KL's, in points and in standard errors of the difference.
+seeds; and how far the last is from plain KL's, with the standard error of the difference.
 All rows have the same steps, batches and optimiser; a seed sets the student's weights and the order
 of samples. Two versions of each sample take turns, so that the teacher's answers can be stored;
 where a row has a live teacher or a part of the samples, its name says so. Losses from which the
@@ -16,7 +16,8 @@ last layer learns nothing are "alone" with labels. A loss that cannot be used on
 converge, has the stage's reason in its row.
 
 Every finished cell is stored in the file of ``--results``, seed by seed; the same command goes on
-from there, with more losses too. What a step costs: ``benchmarks/distill_cost.py``.
+from there, with more losses too. What a step of a row takes, in time and memory over plain KL's, is
+measured by ``benchmarks/distill_cost.py --results costs.json`` and stands in the last two columns.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ FURTHER: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Print a block for every student."""
     options = _options()
-    cells = Cells(options.results)
+    cells, costs = Cells(options.results), Cells(options.costs)
     unlabelled = (
         f", {options.unlabeled_samples} unlabelled samples of {options.unlabeled}"
         if options.unlabeled
@@ -84,14 +85,28 @@ def main() -> None:
         refused: dict[str, str] = {}
         for seed in range(options.seeds):
             refused |= _fill(options, cells, student, seed, rows)
-        name = student.rpartition(":")[2]
-        print(f"\n{name:{NAMES}}{'validation':>16}{'test':>16}{'all':>16}{'all against kl':>22}")
-        plain = _over_seeds(options, cells, student, PLAIN)
-        for row in rows:
-            if row in refused:
-                print(f"{row:{NAMES}}{'refused':>16}  {refused[row]}", flush=True)
-            else:
-                print(_line(row, _over_seeds(options, cells, student, row), plain), flush=True)
+        _print_table(options, student, rows, refused, cells, costs)
+
+
+def _print_table(
+    options: argparse.Namespace,
+    student: str,
+    rows: list[str],
+    refused: dict[str, str],
+    cells: Cells,
+    costs: Cells,
+) -> None:
+    heads = "".join(f"{head:>16}" for head in ("validation", "test", "all"))
+    further = f"{'time':>8}{'memory':>8}" if costs.known else ""
+    print(f"\n{student.rpartition(':')[2]:{NAMES}}{heads}{'all against kl (in s.e.)':>26}{further}")
+    plain = _over_seeds(options, cells, student, PLAIN)
+    for row in rows:
+        if row in refused:
+            print(f"{row:{NAMES}}{'refused':>16}  {refused[row]}")
+            continue
+        line = _line(row, _over_seeds(options, cells, student, row), plain)
+        cost = costs.known.get(cost_label(student, row), {})
+        print(line + "".join(f"{ratio:7.2f}x" for ratio in cost.values()))
 
 
 def _options() -> argparse.Namespace:
@@ -110,6 +125,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--loss", action="append", choices=loss_names(), help="by default all")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--cache", type=Path, help="where the teacher's answers are stored")
+    parser.add_argument("--costs", type=Path, help="what distill_cost measured")
     return parser.parse_args()
 
 
@@ -160,6 +176,11 @@ def _label(options: argparse.Namespace, student: str, seed: int, row: str) -> st
     precision = "mixed" if options.mixed_precision else "float32"
     who = f"{options.model.name}, {student.rpartition(':')[2]}"
     return f"{who}, {unlabelled}, {steps}, {rate}, {precision}, seed {seed}: {row}"
+
+
+def cost_label(student: str, row: str) -> str:
+    """Return the name under which it is kept what a step of a row takes."""
+    return f"{student.rpartition(':')[2]}: {row}"
 
 
 def _fill(
@@ -249,8 +270,8 @@ def _line(row: str, found: list[Cell], plain: list[Cell]) -> str:
     if len(values) > 1 and row != PLAIN:
         error = math.sqrt((statistics.variance(values) + statistics.variance(base)) / len(values))
         gap = statistics.mean(values) - statistics.mean(base)
-        apart = f"{gap:+.2f}" + (f" ({gap / error:+.1f} s.e.)" if error > 0 else "")
-    return f"{row:{NAMES}}{text}{apart:>22}"
+        apart = f"{gap:+.2f} +- {error:.2f}" + (f" ({gap / error:+.1f})" if error > 0 else "")
+    return f"{row:{NAMES}}{text}{apart:>26}"
 
 
 def _spread(values: list[float]) -> str:

@@ -2,13 +2,16 @@
 
     python -m benchmarks.distill_cost TEACHER --arch FILE.py:factory --data DATA.npz \\
         --student FILE.py:factory [--student FILE.py:factory] [--mean ... --std ...] \\
-        [--loss hint] [--batch-size 64 --rounds 15 --mixed-precision]
+        [--loss hint] [--batch-size 64 --rounds 15 --mixed-precision] [--results costs.json]
 
 One block a student, one row a loss, alone and beside plain KL, as in ``benchmarks/distill.py``. A
 step is: both networks forward, the loss, backward, optimiser. Steps of all rows take turns in
 random order on the same batch, and the table has medians of the ratio to plain KL's in the same
 round. Memory is the peak of a process that only takes steps of one row, above that of one that
 takes none (Linux; the median of five processes).
+
+``--results`` keeps both figures in a file, by student and row, for the table of
+``benchmarks/distill.py --costs``.
 
 The last line of a block is what stored answers are worth: a pass over the training samples with
 ``stored_views``, once stored, over one with a live teacher, both measured in turns.
@@ -17,6 +20,7 @@ The last line of a block is what stored answers are worth: a pass over the train
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import statistics
 from collections.abc import Callable
@@ -28,7 +32,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.distill import PLAIN, loss_names, loss_rows, stage_of, start_state
+from benchmarks.cells import Cells
+from benchmarks.distill import PLAIN, cost_label, loss_names, loss_rows, stage_of, start_state
 from benchmarks.jobs import Steps, add_model_options, time_in_turns
 from edgekd.cache import StepCache
 from edgekd.data.loader import batches
@@ -47,6 +52,7 @@ def main() -> None:
     """Print a block for every student."""
     options = _options()
     torch.set_num_threads(1)  # a process that is forked below must not have a pool of threads
+    costs = Cells(options.results)
     for student in options.student:
         state = start_state(options, student, 0)
         inputs, targets = next(
@@ -59,6 +65,8 @@ def main() -> None:
                 steps[row] = _step(state, _live(options, student, row), inputs, targets)
             except StageError as error:
                 refused[row] = str(error)
+        for step in steps.values():
+            step()  # compiles kernels, which would take seconds and memory in every copy below
         peaks = {
             row: statistics.median(_peak(step) for _ in range(PEAKS))
             for row, step in {"": lambda: None, **steps}.items()
@@ -70,6 +78,7 @@ def main() -> None:
             ratio = _median_ratio(values, times[PLAIN])
             memory = (peaks[row] - peaks[""]) / (peaks[PLAIN] - peaks[""])
             print(f"{row:38}{ratio:7.2f}x{memory:9.2f}x", flush=True)
+            costs.put({cost_label(student, row): {"time": ratio, "memory": memory}})
         for row, reason in refused.items():
             print(f"{row:38} refused: {reason}")
         _print_stored(options, state, student)
@@ -83,6 +92,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--mixed-precision", action="store_true")
+    parser.add_argument("--results", type=Path, help="for benchmarks.distill --costs")
     parser.set_defaults(unlabeled=None, cache=None, learning_rate=None, steps=10**6)
     return parser.parse_args()
 
@@ -116,6 +126,7 @@ def _step(
 
 def _peak(step: Callable[[], None]) -> int:
     """Return the largest resident set, in bytes, of a copy of this process that takes steps."""
+    ctypes.CDLL(None).malloc_trim(0)  # what is free would be taken again without counting
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
         Path("/proc/self/clear_refs").write_text("5")

@@ -21,7 +21,7 @@ from edgekd.loss_settings import LossSettings
 from edgekd.processes.group import by_first
 from edgekd.progress import Progress
 from edgekd.stages.adaptive_samples import adapting
-from edgekd.stages.distill_default import losses_of, may_compare_maps
+from edgekd.stages.distill_default import losses_of, may_compare_features
 from edgekd.stages.distill_facts import facts
 from edgekd.stages.distill_loss import Learning, answers_of, stage_loss
 from edgekd.stages.distill_parts import Parts, judge_of, parts_of
@@ -81,8 +81,8 @@ def describe(options: DistillStage) -> str:
     names = [str(entry.loss) for entry in options.losses or ()]
     if options.losses is None:
         names = ["its outputs"]
-        if may_compare_maps(options):
-            names.append("maps if both have them")
+        if may_compare_features(options):
+            names.append("features if their kinds fit")
     if weights_of(options)[1] > 0:
         names.append("labels")
     others = f" and {len(options.teachers)} more" if options.teachers else ""

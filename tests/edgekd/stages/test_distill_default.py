@@ -71,7 +71,7 @@ def found(state: CompressionState, network: type[nn.Module], **given: Any) -> li
 
 def test_maps_are_compared_too(state: CompressionState) -> None:
     assert found(state, Mobile) == ["kl", "channel-wise"]
-    assert "maps if both have them" in distill.describe(stage())
+    assert "features if their kinds fit" in distill.describe(stage())
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,19 @@ def test_that_is_for_a_start_from_nothing_and_a_teacher_that_can_be_opened(
     state: CompressionState, given: dict[str, Any]
 ) -> None:
     assert found(state, Mobile, **given) == ["kl"]
-    assert "maps" not in distill.describe(stage(**given))
+    assert "features" not in distill.describe(stage(**given))
 
 
-@pytest.mark.parametrize("network", [Tokens, Point, Flat])
-def test_outputs_alone_where_maps_have_no_places(
+def test_tokens_learn_how_samples_lie_to_one_another_on_maps(state: CompressionState) -> None:
+    assert found(state, Tokens) == ["kl", "relational"]
+    assert found(state, Tokens, batch_size=257) == ["kl"]
+    module, _ = trace(build(Tokens), state.example[0])
+    taught_by_tokens = replace(state, model=module)
+    assert found(taught_by_tokens, Tokens) == ["kl"] == found(taught_by_tokens, Mobile)
+
+
+@pytest.mark.parametrize("network", [Point, Flat])
+def test_outputs_alone_where_there_is_nothing_to_compare(
     state: CompressionState, network: type[nn.Module]
 ) -> None:
     assert found(state, network) == ["kl"]
