@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from edgekd import __version__
-from edgekd.bench.machine import fingerprint, why_not_here
+from edgekd.bench.machine import adds_in_16_bits, fingerprint, why_not_here
 from edgekd.cache import StepCache, code_digest, default_cache, step_key
 from edgekd.data.example import example_batch
 from edgekd.data.exit_samples import with_exit_samples
@@ -168,8 +168,9 @@ class Job:
         """Return the cache key of the step after the first ``stage_count`` stages.
 
         The machine is part of it, since a step's record holds a latency measured there, and whether
-        it is like the target, without which there is none. So is whether training runs on a GPU,
-        which computes other numbers, and in how many processes, which add up in another order.
+        it is like the target, without which there is none, and how its runtime adds. So is whether
+        training runs on a GPU, which computes other numbers, and in how many processes, which add
+        up in another order.
         ``for_budget``: the key of a step that was changed in order to hold the budget.
         """
         more: dict[str, Any] = {"budget": asdict(self.budget)} if for_budget else {}
@@ -193,6 +194,7 @@ class Job:
                 "versions": versions(),
                 "machine": fingerprint(),
                 "timed": why_not_here(self.profile) is None,
+                "sums_of_16_bits": adds_in_16_bits(self.profile),
                 "trained_on": training_device().type,
                 "code": code_digest(),
             }

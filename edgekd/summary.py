@@ -168,11 +168,6 @@ def target_notes(profile: DeviceProfile) -> list[str]:
             "NPU plugin takes no free batch axis: call model.reshape with a batch of 1 before "
             "compile_model(model, 'NPU')"
         )
-    elif {"avx512_vnni", "avx_vnni"} & set(profile.absent_cpu_flags):
-        notes.append(
-            "accuracy is this processor's: without VNNI, ONNX Runtime adds two products of INT8 in "
-            "16 bits, which can saturate; run `edgekd eval` there"
-        )
     return notes
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from edgekd.device import load_profile
 from edgekd.export.kernels import KernelReport, read_kernels
 from edgekd.export.onnx import export_onnx
 from edgekd.graph.canonical import canonicalize
@@ -26,13 +27,15 @@ from edgekd.quantize.convert import convert
 from edgekd.quantize.fake import Quantizer
 from edgekd.quantize.layer_bits import formats as weight_formats
 from edgekd.quantize.layer_bits import in_float, layer_bits
-from edgekd.quantize.placement import Placement
+from edgekd.quantize.placement import Placement, Scheme
 from edgekd.quantize.prepare import prepare
 from edgekd.recipe import QuantizeStage
 from edgekd.spec import ModelSpec
+from edgekd.stages.quantize import rules_for
 
 Example = tuple[Tensor, ...]
 RULES = {"onnxruntime": ort_rules, "tensorrt": tensorrt_rules}
+TARGETS = {"onnxruntime": "cpu", "tensorrt": "jetson"}
 
 
 def randomize(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -94,6 +97,7 @@ class Quantized:
 
     spec: ModelSpec
     placement: Placement
+    scheme: Scheme
     graph: fx.GraphModule  # canonical, in float
     fake: fx.GraphModule
     quantizers: list[Quantizer]
@@ -117,6 +121,7 @@ def quantize(
     net: nn.Module,
     *inputs: Tensor,
     runtime: str = "onnxruntime",
+    target: str = "",
     method: Any = "minmax",
     **bits: Any,
 ) -> Quantized:
@@ -134,14 +139,15 @@ def quantize(
     wanted = layer_bits(graph, options, opset=21)
     placement = rules.place(graph, in_float(wanted))
     names = [tensor.node for tensor in placement.tensors]
-    ranges = calibrate(graph, names, lambda: [inputs], rules.SCHEME, method)
+    _, scheme = rules_for(load_profile(target or TARGETS[runtime]))
+    ranges = calibrate(graph, names, lambda: [inputs], scheme, method)
     fake = clone(graph)
     formats = weight_formats(wanted, options.group_size)
-    quantizers = prepare(fake, placement, rules.SCHEME, ranges, formats)
+    quantizers = prepare(fake, placement, scheme, ranges, formats)
     converted = clone(fake)
-    convert(converted, rules.SCHEME)
+    convert(converted, scheme)
     converted = refresh(converted, example)
-    return Quantized(spec, placement, graph, fake, quantizers, converted, inputs)
+    return Quantized(spec, placement, scheme, graph, fake, quantizers, converted, inputs)
 
 
 def cosine(a: Any, b: Any) -> float:

@@ -15,6 +15,7 @@ CPUINFO = Path("/proc/cpuinfo")
 OWN_STATUS = Path("/proc/self/status")
 CORES = Path("/sys/devices/system/cpu")
 DEVICE_TREE_MODEL = Path("/proc/device-tree/model")
+VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8"))  # sums of INT8 products in 32 bits
 
 
 class Target(Protocol):
@@ -63,6 +64,22 @@ def why_not_here(profile: Target) -> str | None:
     if profile.architecture not in (None, platform.machine()):
         return f"this is a {platform.machine()} machine, not {profile.architecture}"
     return _why_another_processor(profile, cpu_flags())
+
+
+def adds_in_16_bits(profile: Target) -> bool:
+    """Tell whether ONNX Runtime adds pairs of INT8 products in 16 bits on the target.
+
+    So it does on x86-64 without VNNI (ONNX Runtime, quantization guide), and the sum of two
+    products of 8 bits can saturate. A profile that does not say is for the processor at hand.
+    """
+    if profile.architecture not in (None, "x86_64"):
+        return False
+    if any(VNNI.intersection(flag.split("|")) for flag in profile.cpu_flags):
+        return False
+    if VNNI.intersection(profile.absent_cpu_flags):
+        return True
+    flags = cpu_flags()
+    return platform.machine() == "x86_64" and flags is not None and not VNNI & flags
 
 
 def _why_another_processor(profile: Target, flags: frozenset[str] | None) -> str | None:

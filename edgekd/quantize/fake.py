@@ -79,8 +79,8 @@ class Quantizer(nn.Module):
 class WeightQuantizer(Quantizer):
     """Symmetric codes, one step per output channel (axis 0) or per group of inputs (axis 1).
 
-    At 8 bits the largest magnitude sets the step. At fewer, clipping it makes the other weights
-    more exact, and the step with the least squared error is taken.
+    At 7 and 8 bits the largest magnitude sets the step. At fewer, clipping it makes the other
+    weights more exact, and the step with the least squared error is taken.
 
     Args:
         weight: what will be quantized, ``(O, I, ..)``; ``(O, I)`` for a format with groups.
@@ -88,7 +88,7 @@ class WeightQuantizer(Quantizer):
     """
 
     def __init__(self, weight: Tensor, format: WeightFormat = INT8):
-        size, find = format.group_size, widest_steps if format.bits >= 8 else clipped_steps
+        size, find = format.group_size, widest_steps if format.bits >= 7 else clipped_steps
         rows = weight.detach().flatten(1) if size is None else group_inputs(weight.detach(), size)
         steps = find(rows, format.qmax)
         shape = [len(weight), *[1] * (weight.ndim - 1)] if size is None else [len(weight), -1]

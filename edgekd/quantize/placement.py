@@ -19,8 +19,9 @@ class Scheme:
     """The integer formats that one runtime runs fast.
 
     Activations are ``symmetric`` int8 (zero point 0) or asymmetric uint8, one scale a tensor.
-    Weights are always symmetric int8 in [-127, 127] with one scale per output channel, stored as
-    integers behind a DequantizeLinear.
+    Weights are always symmetric int8 with one scale per output channel, stored as integers behind
+    a DequantizeLinear; ``weight_bits`` are those that are used: in [-127, 127] all 8, in [-63, 63]
+    7, of which the sum of two products with uint8 fits into 16 bits.
     ``integer_bias``: the bias is int32 with scale (input scale * weight scale); else it is float.
     ``integer_embeddings``: embedding tables are stored as int8, one scale a row; else in float.
     ``absorbs_relu``: a ReLU in front of a quantizer whose range starts at zero can be left out.
@@ -33,6 +34,7 @@ class Scheme:
     integer_embeddings: bool
     absorbs_relu: bool
     quantizes_float_weights: bool = False
+    weight_bits: int = 8
 
     @property
     def qmin(self) -> int:

@@ -11,7 +11,7 @@ from torch import fx
 from edgekd.algorithms.ranges import affine_parameters, symmetric_parameters
 from edgekd.graph.canonical import is_selection
 from edgekd.graph.tensors import clean, constant, is_op, layer_name
-from edgekd.quantize.fake import INT8, Quantizer, WeightFormat, WeightQuantizer
+from edgekd.quantize.fake import Quantizer, WeightFormat, WeightQuantizer
 from edgekd.quantize.operations import (
     CONVOLUTIONS,
     clamp_ceiling,
@@ -39,6 +39,7 @@ def prepare(
     format in groups has its weight quantized although the placement leaves it in float.
     """
     nodes = {node.name: node for node in module.graph.nodes}
+    plain = WeightFormat(scheme.weight_bits)
     modules: dict[str, str] = {}
     for tensor in placement.tensors:
         path = modules.get(tensor.shares) if tensor.shares else None
@@ -49,8 +50,8 @@ def prepare(
         _insert(module, nodes[tensor.node], path, tensor, scheme)
     for node in nodes.values():
         if node.name in placement.weights:
-            _quantize_weight(module, node, formats.get(layer_name(node), INT8))
-        elif is_weighted(module, node) and formats.get(layer_name(node), INT8).group_size:
+            _quantize_weight(module, node, formats.get(layer_name(node), plain))
+        elif is_weighted(module, node) and formats.get(layer_name(node), plain).group_size:
             _quantize_weight(module, node, formats[layer_name(node)])
     clean(module)
     return [m for m in module.modules() if isinstance(m, Quantizer)]

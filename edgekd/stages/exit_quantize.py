@@ -61,7 +61,7 @@ def _quantize(
     place: fx.Node,
     progress: Progress,
 ) -> fx.GraphModule:
-    rules, scheme = rules_for(state.profile.runtime)
+    rules, scheme = rules_for(state.profile)
     with torch.no_grad():
         (example,) = trunk(*state.example)
     canonicalize(head)

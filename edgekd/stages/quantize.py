@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import fx
 
 from edgekd.algorithms.ranges import is_zero
+from edgekd.bench.machine import adds_in_16_bits
 from edgekd.data.loader import batches
+from edgekd.device import DeviceProfile
 from edgekd.errors import StageError
 from edgekd.graph.canonical import canonicalize
 from edgekd.graph.program import clone, refresh
@@ -39,16 +42,20 @@ from edgekd.training import Inputs, training_device
 from edgekd.training_settings import Distill
 
 Rules = tuple[Place, Scheme]
+FEWER_BITS = (
+    "weights use 7 of their 8 bits: without VNNI, ONNX Runtime adds two products of INT8 in 16 bits"
+)
 
 
-def rules_for(runtime: str) -> Rules:
-    """Return the placement rules and number formats of a runtime."""
-    match runtime:
+def rules_for(profile: DeviceProfile) -> Rules:
+    """Return the placement rules and number formats of a target."""
+    match profile.runtime:
         case "onnxruntime":
-            return onnxruntime.place, onnxruntime.SCHEME
+            bits = 7 if adds_in_16_bits(profile) else 8
+            return onnxruntime.place, replace(onnxruntime.SCHEME, weight_bits=bits)
         case "tensorrt":
             return tensorrt.place, tensorrt.SCHEME
-    raise StageError(f"no quantization rules for the runtime {runtime!r}")
+    raise StageError(f"no quantization rules for the runtime {profile.runtime!r}")
 
 
 def requires(state: CompressionState, options: QuantizeStage) -> None:
@@ -88,11 +95,14 @@ def _formats(options: QuantizeStage) -> str:
 
 def run(state: CompressionState, options: QuantizeStage, progress: Progress) -> CompressionState:
     """Return the state with a program of explicit quantize and dequantize steps."""
-    place, scheme = rules_for(state.profile.runtime)
+    place, scheme = rules_for(state.profile)
     float_model = clone(state.model)
     canonicalize(float_model)
     float_model = refresh(float_model, state.example)
     details: dict[str, object] = {}
+    if scheme.weight_bits < 8:
+        details["weight_bits"] = scheme.weight_bits
+        progress.note(FEWER_BITS)
     if options.equalize:
         details["equalized_pairs"] = equalize(float_model)
     bits = layer_bits(float_model, options, state.profile.opset)

@@ -147,9 +147,9 @@ def test_the_oldest_board_gets_its_own_notes() -> None:
 def test_why_nothing_was_measured_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(("avx2", "avx512_vnni")))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    measured, accuracy = target_notes(load_profile("cpu-avx2"))
+    (measured,) = target_notes(load_profile("cpu-avx2"))
     assert measured.startswith("latency was not measured for x86-64 computer without VNNI")
-    assert "this processor has avx512_vnni" in measured and "saturate" in accuracy
+    assert "this processor has avx512_vnni" in measured
     measured, accuracy = target_notes(load_profile("intel-npu"))
     assert "models for it run with openvino" in measured and "a batch of 1" in accuracy
     (measured,) = target_notes(load_profile("raspberry-pi-5"))

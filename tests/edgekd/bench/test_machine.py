@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.bench import machine
-from edgekd.bench.machine import runs_here, why_not_here
+from edgekd.bench.machine import adds_in_16_bits, runs_here, why_not_here
 from edgekd.device import DeviceProfile, load_profile
 
 VNNI = frozenset(("avx2", "avx512_vnni"))
@@ -58,6 +58,28 @@ def test_instruction_sets_decide(
     monkeypatch.setattr(machine, "cpu_flags", lambda: flags)
     found = why_not_here(profile(name, architecture=platform.machine()))
     assert found == reason if reason is None else (found or "").startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "expected"),
+    [
+        ("cpu", PLAIN, True),
+        ("cpu", VNNI, False),
+        ("cpu", frozenset(("avx2", "avx_vnni")), False),
+        ("cpu", None, False),
+        ("cpu-avx2", VNNI, True),
+        ("cpu-vnni", PLAIN, False),
+        ("cpu-amx", PLAIN, False),
+        ("raspberry-pi-4", PLAIN, False),
+        ("jetson", PLAIN, False),
+    ],
+)
+def test_the_target_decides_how_int8_products_are_added(
+    monkeypatch: pytest.MonkeyPatch, name: str, flags: frozenset[str] | None, expected: bool
+) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: flags)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert adds_in_16_bits(profile(name)) == expected
 
 
 @pytest.mark.parametrize("key", ["flags", "Features"])

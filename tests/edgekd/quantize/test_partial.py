@@ -22,12 +22,12 @@ CASES = [
 def program_of(found: Quantized, runtime: str) -> QuantizedProgram:
     rules = RULES[runtime]
     names = [tensor.node for tensor in found.placement.tensors]
-    ranges = calibrate(found.graph, names, lambda: [found.inputs], rules.SCHEME, "minmax")
+    ranges = calibrate(found.graph, names, lambda: [found.inputs], found.scheme, "minmax")
     return QuantizedProgram(
         found.graph,
         found.fake,
         rules.place,
-        lambda module, placement: prepare(module, placement, rules.SCHEME, ranges),
+        lambda module, placement: prepare(module, placement, found.scheme, ranges),
     )
 
 

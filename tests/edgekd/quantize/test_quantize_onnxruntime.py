@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from networks import (
     run_onnx,
     samples,
 )
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from edgekd.export.kernels import LAYERS, POOLINGS, SUMS, KernelReport, read_kernels
@@ -90,6 +93,17 @@ def test_the_report_counts_and_explains(name: str) -> None:
         assert report.count(op)[0] == report.operations.get(kernel, 0)
 
 
+@pytest.mark.parametrize(("target", "largest"), [("cpu-avx2", 63), ("cpu-vnni", 127)])
+def test_two_products_fit_into_16_bits_where_they_are_added_in_16(
+    target: str, largest: int
+) -> None:
+    net, inputs = network("chain")
+    model = onnx.load_from_string(quantize(net, *inputs, target=target).onnx())
+    stored = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    codes = [array for array in stored if array.dtype == np.int8 and array.ndim > 1]
+    assert codes and all(np.abs(array.astype(int)).max() == largest for array in codes)
+
+
 def test_layers_are_named_after_their_weights() -> None:
     _, _, report = journey("resnet")
     names = [layer.name for layer in report.layers if layer.op in LAYERS]
@@ -121,11 +135,11 @@ def test_onnx_runtime_does_not_quantize_what_was_left_in_float(name: str, layer:
     found = journey(name)[0]
     placement = onnxruntime.place(found.graph, {layer: "asked for"})
     names = [tensor.node for tensor in placement.tensors]
-    ranges = calibrate(found.graph, names, lambda: [found.inputs], onnxruntime.SCHEME, "minmax")
+    ranges = calibrate(found.graph, names, lambda: [found.inputs], found.scheme, "minmax")
     module = clone(found.graph)
-    prepare(module, placement, onnxruntime.SCHEME, ranges)
+    prepare(module, placement, found.scheme, ranges)
     fake = found.outputs(module)[0]
-    convert(module, onnxruntime.SCHEME)
+    convert(module, found.scheme)
     example = tuple(x[:2] for x in found.inputs)
     model = export_onnx(refresh(module, example), example, found.spec, opset=17)
     layers = read_kernels(model, placement.reasons).layers

@@ -22,12 +22,12 @@ def measure(
 ) -> list[LayerDamage]:
     found, rules = quantize(net, *inputs, runtime=runtime), RULES[runtime]
     names = [tensor.node for tensor in found.placement.tensors]
-    ranges = calibrate(found.graph, names, lambda: [inputs], rules.SCHEME, "minmax")
+    ranges = calibrate(found.graph, names, lambda: [inputs], found.scheme, "minmax")
     if widen:
         ranges[widen] = (ranges[widen][0], 60 * ranges[widen][1])
 
     def insert(module: torch.fx.GraphModule, placement: object) -> object:
-        return prepare(module, placement, rules.SCHEME, ranges)  # type: ignore[arg-type]
+        return prepare(module, placement, found.scheme, ranges)  # type: ignore[arg-type]
 
     trained = clone(found.graph)
     insert(trained, found.placement)

@@ -73,18 +73,19 @@ def status(state: CompressionState, cache: StepCache, **changed: Any) -> tuple[s
 
 
 @pytest.mark.parametrize(
-    ("name", "batch_size", "exact"),
+    ("name", "batch_size", "off"),
     [
-        ("images", 24, True),
-        ("rows", 24, True),
-        ("rows", 16, False),  # the last batch is smaller, where a product may add in another order
+        # On some processors a product adds in another order for another row of the batch.
+        ("images", 24, 1e-5),
+        ("rows", 24, 1e-5),
+        ("rows", 16, 1e-3),  # the last batch is smaller, and there everywhere
     ],
 )
 def test_stored_outputs_train_the_very_same_student(
-    name: str, batch_size: int, exact: bool, cache: StepCache, request: pytest.FixtureRequest
+    name: str, batch_size: int, off: float, cache: StepCache, request: pytest.FixtureRequest
 ) -> None:
     state = request.getfixturevalue(name)
-    assert (len(state.data.train) % batch_size == 0) == exact
+    assert (len(state.data.train) % batch_size == 0) == (batch_size == 24)
     original, student = programs(state)
     options = Distill(**{**UNAUGMENTED, "batch_size": batch_size})
     found = []
@@ -96,11 +97,8 @@ def test_stored_outputs_train_the_very_same_student(
     assert live["teacher_cache"] == "unused" and live["distillation_kept"]
     assert [details["teacher_cache"] for details, _ in others] == ["computed", "reused"]
     for details, same in others:
-        if exact:
-            assert details["train_loss"] == live["train_loss"]
-            assert all(torch.equal(same[key], weight) for key, weight in weights.items())
-        else:
-            assert details["train_loss"] == pytest.approx(live["train_loss"], rel=1e-3)
+        assert details["train_loss"] == pytest.approx(live["train_loss"], rel=off)
+        assert all(torch.allclose(same[key], w, atol=off) for key, w in weights.items())
 
 
 def test_every_output_of_every_training_sample_is_stored(
