@@ -20,7 +20,7 @@ def four_bits(found: Quantized) -> Quantized:
     with torch.no_grad():
         for quantizer in weight_quantizers(found.fake).values():
             if quantizer.learnable:
-                quantizer.log_scale += torch.tensor(127 / 7).log()
+                quantizer.log_scale += torch.tensor(quantizer.qmax / 7).log()
                 quantizer.qmin, quantizer.qmax = -7, 7
     return found
 

@@ -70,7 +70,10 @@ def prepared(folder: Path, x: Array, target: str = "jetson", net: nn.Module | No
 
 
 def quantized(job: Job, **options: Any) -> tuple[CompressionState, bytes, list[str]]:
-    """Return the quantized model, its ONNX after the checks that hold always, and the notes."""
+    """Return the quantized model, its ONNX after the checks that hold always, and the notes.
+
+    What is said of this processor is no note of the data, and left out.
+    """
     model, spec = to_module(job.loaded.program), job.loaded.spec
     state = CompressionState(model, model, spec, job.loaded.example, job.data, job.profile, 0, True)
     notes = Notes()
@@ -82,7 +85,7 @@ def quantized(job: Job, **options: Any) -> tuple[CompressionState, bytes, list[s
     predict = onnx_predictor(written, spec, job.profile.runtime)
     outputs, _ = predict_all(predict, job.data, job.data.validation, spec, Silent())
     assert all(np.isfinite(values).all() for values in outputs)
-    return after, written, notes.lines
+    return after, written, [line for line in notes.lines if line != quantize.FEWER_BITS]
 
 
 def dead_relu(net: Chain) -> None:
