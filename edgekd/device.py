@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -201,6 +202,7 @@ def is_file_name(name_or_path: str) -> bool:
     return path.suffix.lower() in (".yaml", ".yml") or path.name != name_or_path
 
 
+@cache
 def list_profiles() -> tuple[DeviceProfile, ...]:
     """Return every shipped profile, by name."""
     folder = data_root() / "devices"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,24 @@ def shared_dir() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("needs the public models and data in ../shared")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_registry_of_translations() -> Iterator[None]:
+    """Let torch's ONNX exporter read its translations once.
+
+    It parses the source of all of them, some 500 functions, for every single export: a fifth of the
+    time of all tests. A copy for each export keeps what one adds from the next.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = cache(ONNXRegistry.from_torchlib)
+
+    def copy_of(**options: int) -> ONNXRegistry:
+        registry = copy.copy(read(**options))
+        registry.functions = {name: list(known) for name, known in registry.functions.items()}
+        return registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copy_of))
+        yield
