@@ -314,7 +314,7 @@ def test_a_killed_run_continues_and_ends_in_the_same_result(compress, compressed
     ("args", "words"),
     [
         (["--mean", "0.5", "--std", "0.5,0.5"], "images have 1 channels"),
-        (["--target", "jetsen"], "did you mean jetson"),
+        pytest.param(["--target", "jetsen"], "did you mean jetson", marks=pytest.mark.slow),
         (["--recipe", "int8-distiled"], "int8-distilled"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marks import with_slow
 from onnx import TensorProto, helper
 
 LAX = ("--max-regression", "100000%", "--max-memory-growth", "100000%")
@@ -41,7 +42,7 @@ def test_the_board_measures_latency_and_memory(
     assert not list(interpreter.temporary.iterdir())
 
 
-@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize("allowed", with_slow([False, True], [True]))
 def test_a_machine_that_throttles_gives_no_verdict(
     run_cli: Any, model: Path, tmp_path: Path, allowed: bool
 ) -> None:

@@ -33,8 +33,9 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a module of some code, which processes find."""
 
     def make(code: str) -> Instead:
-        (tmp_path / "other_worker.py").write_text(code)
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        (tmp_path / "code").mkdir()
+        (tmp_path / "code" / "other_worker.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
         return Instead("other_worker")
 
     return make
@@ -55,7 +56,7 @@ def test_a_crash_is_one_clear_line_and_leaves_the_bundle(
         build_engine(bundle, place=place)
     assert "\n" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["b"]
+    assert {path.name for path in tmp_path.iterdir()} == {"b", "code"}
 
 
 @pytest.mark.parametrize(

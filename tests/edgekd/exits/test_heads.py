@@ -6,6 +6,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from marks import with_slow
 from networks import build, samples, trace
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", with_slow(HEADS, ["local", "attention"]))
 def test_a_head_runs_in_onnx_with_any_batch_and_sees_each_sample_alone(name: str) -> None:
     make, shape = HEADS[name]
     head = build(make)

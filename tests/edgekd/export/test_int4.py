@@ -5,6 +5,7 @@ from collections.abc import Callable
 import onnx
 import pytest
 import torch
+from marks import with_slow
 from networks import build, cosine, network, quantize, run_onnx, samples
 from onnx import TensorProto
 from torch import nn
@@ -31,7 +32,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", with_slow(NETWORKS, ["clamp"]))
 def test_every_linear_layer_is_one_kernel_and_the_outputs_agree(name: str) -> None:
     make, shape = NETWORKS[name]
     net, x = make(), samples(16, *shape)

@@ -19,6 +19,7 @@ from edgekd.export.kernels import read_kernels
 from edgekd.export.segments import ExitOutput, Segment, split, without_exits
 
 CASES = [(name, kind) for name in NETWORKS for kind in KINDS]
+SLOW = [("encoder", "onnxruntime"), ("encoder", "tensorrt")]
 
 
 def chain(segments: list[Segment], feed: dict[str, Any], **options: bool) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def chain(segments: list[Segment], feed: dict[str, Any], **options: bool) -> dic
     return values
 
 
-@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, [("encoder", "onnxruntime")]))
+@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, SLOW))
 def test_the_chain_gives_what_the_whole_model_gives(name: str, kind: str) -> None:
     model, spec = exported(name, kind)
     feed = inputs_of(name, 5)
@@ -44,7 +45,7 @@ def test_the_chain_gives_what_the_whole_model_gives(name: str, kind: str) -> Non
             np.testing.assert_array_equal(optimised[tensor.name], fast[tensor.name])
 
 
-@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, [("encoder", "onnxruntime")]))
+@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, SLOW))
 def test_segments_say_what_crosses(name: str, kind: str) -> None:
     model, _ = exported(name, kind)
     whole = onnx.load_from_string(model)
@@ -119,7 +120,7 @@ def test_exits_can_be_left_out(kept: list[str]) -> None:
     assert len(layers) == len(set(layers)) < len(nodes_of(model, "Gemm", "Conv"))
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, SLOW))
 def test_the_model_without_exits_has_no_trace_of_them(name: str, kind: str) -> None:
     model, spec = exported(name, kind)
     bare = without_exits(model, OWN)

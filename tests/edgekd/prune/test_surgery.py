@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import RunCli
+from marks import with_slow
 from networks import build, trace
 from prunable_networks import PRUNABLE, inputs
 from pruning import Removal, check, prunable, some_units
@@ -19,8 +20,11 @@ from edgekd.graph.program import digest, to_program
 from edgekd.prune.analysis import analyse
 from edgekd.prune.surgery import mask_consumers, remove
 
+# Whatever these are made of, others are too.
+SLOW = ("transformer", "vit", "concat", "mlp", "chain", "one_input", "grey")
 
-@pytest.mark.parametrize("name", PRUNABLE)
+
+@pytest.mark.parametrize("name", with_slow(PRUNABLE, SLOW))
 def test_a_smaller_program_computes_what_the_masked_one_does(name: str) -> None:
     net, form, analysis = prunable(name)
     given = inputs(name, 5, seed=1)

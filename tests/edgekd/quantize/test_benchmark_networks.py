@@ -19,7 +19,8 @@ from edgekd.export.tensorrt_rules import check_tensorrt
 LAYERS, TOKENS, ROWS = 2, 16, 100
 # The encoder is a transformer too. A network is slow in all tests, since they share it.
 # A smaller depthwise network is in the quick tests of test_quantize_onnxruntime.py.
-SLOW = [(name, runtime) for name in ("vit", "mobilenet") for runtime in ("onnxruntime", "tensorrt")]
+RUNTIMES = ("onnxruntime", "tensorrt")
+SLOW = [*itertools.product(["vit", "mobilenet"], RUNTIMES), ("encoder", "tensorrt")]
 SMALL = {"width": 32, "depth": LAYERS, "heads": 2, "hidden": 64}
 
 
@@ -56,9 +57,7 @@ def kernels(name: str) -> KernelReport:
 
 @pytest.mark.parametrize(
     ("name", "runtime"),
-    with_slow(
-        itertools.product(["encoder", "vit", "mobilenet"], ["onnxruntime", "tensorrt"]), SLOW
-    ),
+    with_slow(itertools.product(["encoder", "vit", "mobilenet"], RUNTIMES), SLOW),
 )
 def test_outputs_stay_close_at_every_batch_size(name: str, runtime: str) -> None:
     net, inputs = network(name)

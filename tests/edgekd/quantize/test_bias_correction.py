@@ -1,5 +1,6 @@
 import pytest
 import torch
+from marks import with_slow
 from networks import Quantized, clone, network, quantize
 from torch import Tensor, fx
 
@@ -28,7 +29,10 @@ def shifts(found: Quantized, module: fx.GraphModule) -> dict[str, Tensor]:
     return {name: (a - b).norm() / a.norm() for name, (a, b) in pairs.items()}
 
 
-@pytest.mark.parametrize("name", ["chain", "resnet", "mobile", "mlp", "signal", "two_inputs"])
+@pytest.mark.parametrize(
+    "name",
+    with_slow(["chain", "resnet", "mobile", "mlp", "signal", "two_inputs"], ["chain", "mobile"]),
+)
 def test_no_layers_mean_is_shifted_after_correction(name: str) -> None:
     found = coarse(name)
     corrected = clone(found.fake)

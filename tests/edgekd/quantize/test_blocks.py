@@ -26,7 +26,7 @@ def layers_by_block(name: str, runtime: str) -> tuple[list[int], list[str]]:
         ("two_inputs", [3, 1]),
     ],
 )
-@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("runtime", with_slow(["onnxruntime", "tensorrt"], ["tensorrt"]))
 def test_blocks_are_residual_blocks_or_layers(name: str, expected: list[int], runtime: str) -> None:
     assert layers_by_block(name, runtime)[0] == expected
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from marks import with_slow
 from networks import NETWORKS, RULES, Quantized, clone, network, quantize, samples
 
 from edgekd.graph.tensors import layer_name
@@ -14,8 +15,12 @@ from edgekd.quantize.partial import QuantizedProgram
 from edgekd.quantize.prepare import prepare
 
 CASES = [
-    *((name, "onnxruntime") for name in NETWORKS),
-    *((name, "tensorrt") for name in ("resnet", "mobile", "transformer")),
+    *(f"{name} onnxruntime" for name in NETWORKS),
+    *(f"{name} tensorrt" for name in ("resnet", "mobile", "transformer")),
+]
+SLOW = [
+    *(f"{name} onnxruntime" for name in ("chain", "mobile", "transformer", "hardswish", "mlp")),
+    *(f"{name} tensorrt" for name in ("resnet", "mobile")),
 ]
 
 
@@ -35,10 +40,10 @@ def weight_quantizers(module: torch.fx.GraphModule) -> set[str]:
     return {name for name, m in module.named_modules() if isinstance(m, WeightQuantizer)}
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
+@pytest.fixture(scope="module", params=with_slow(CASES, SLOW))
 def case(request: pytest.FixtureRequest) -> tuple[Quantized, QuantizedProgram]:
     """A network whose weights and steps were changed behind ``prepare``, as training does it."""
-    name, runtime = request.param
+    name, runtime = request.param.split()
     net, inputs = network(name)
     found = quantize(net, *inputs, runtime=runtime)
     with torch.no_grad():

@@ -36,7 +36,7 @@ from edgekd.quantize.prepare import prepare
 
 ALL_INTEGER = ("chain", "resnet", "mobile", "concat", "hardswish", "two_inputs", "mlp", "signal")
 # Other tests here have what they are made of. A network is slow in all tests: they share it.
-SLOW = ("concat", "two_inputs", "mlp")
+SLOW = ("chain", "concat", "two_inputs", "mlp")
 FLOAT_REASON = "its output is the model's output, kept in full resolution"
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from marks import with_slow
 from networks import NETWORKS, network, quantize
 
 from edgekd.graph.program import output_tensors
@@ -7,8 +8,10 @@ from edgekd.graph.taps import add_taps
 from edgekd.quantize.blocks import find_blocks
 from edgekd.quantize.taps import find_taps
 
+QUICK = {"resnet", "transformer", "two_inputs"}
 
-@pytest.mark.parametrize("name", NETWORKS)
+
+@pytest.mark.parametrize("name", with_slow(NETWORKS, NETWORKS.keys() - QUICK))
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
 def test_both_programs_show_the_same_tensors_behind_their_outputs(name: str, runtime: str) -> None:
     net, inputs = network(name)

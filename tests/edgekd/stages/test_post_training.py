@@ -85,7 +85,7 @@ def layers_of(state: CompressionState, model: bytes) -> list[tuple[str, ...]]:
     return [(x.name, x.op, x.kernel, x.precision) for x in report.layers]
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", with_slow(OPTIONS, OPTIONS.keys() - {"all"}))
 def test_every_option_keeps_the_kernels_and_the_outputs(
     state: CompressionState, plain_layers: list[tuple[str, ...]], name: str
 ) -> None:

@@ -104,7 +104,7 @@ def answers(module: fx.GraphModule, state: CompressionState) -> Tensor:
 @pytest.mark.parametrize(
     ("budget", "share", "steps", "across"),
     [
-        ("macs", 0.5, 3, "damage"),
+        pytest.param("macs", 0.5, 3, "damage", marks=pytest.mark.slow),
         pytest.param("macs", 0.5, 1, "importance", marks=pytest.mark.slow),
         pytest.param("macs", 0.4, 2, "uniform", marks=pytest.mark.slow),
         pytest.param("parameters", 0.6, 1, "damage", marks=pytest.mark.slow),
