@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -103,14 +103,18 @@ class Quantized:
     quantizers: list[Quantizer]
     converted: fx.GraphModule
     inputs: Example
+    exports: dict[int, bytes] = field(default_factory=dict)  # by opset, as they were asked for
 
     @torch.no_grad()
     def outputs(self, graph: fx.GraphModule) -> list[Tensor]:
         return list(output_tensors(graph(*self.inputs)))
 
     def onnx(self, opset: int = 17) -> bytes:
-        example = tuple(x[:2] for x in self.inputs)
-        return export_onnx(self.converted, example, self.spec, opset=opset)
+        if opset not in self.exports:
+            example = tuple(x[:2] for x in self.inputs)
+            model = export_onnx(self.converted, example, self.spec, opset=opset)
+            self.exports[opset] = model
+        return self.exports[opset]
 
     def kernels(self) -> KernelReport:
         return read_kernels(self.onnx(), self.placement.reasons)

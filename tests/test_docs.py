@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -63,9 +64,14 @@ def command_lines(page: Path) -> Iterator[list[str]]:
                 yield words[1 : shell[0] if shell else None]
 
 
+@cache
+def edgekd() -> Any:
+    return typer.main.get_command(app)
+
+
 def find_command(arguments: list[str]) -> tuple[Any, list[str]]:
     """Return the command that the words name, and the words behind its name."""
-    command: Any = typer.main.get_command(app)
+    command = edgekd()
     while arguments and arguments[0] in getattr(command, "commands", {}):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     return command, arguments
@@ -112,7 +118,7 @@ def test_options_in_the_text_exist(page: Path) -> None:
 
 def test_every_option_is_documented() -> None:
     text = (ROOT / "docs" / "command-line.md").read_text("utf-8")
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = edgekd().commands
     for name, command in commands.items():
         assert f"`edgekd {name}" in text
         for parameter in command.params:

@@ -159,7 +159,11 @@ BLOCKED = "import sys; sys.modules['openvino'] = None"
     ("args", "words"),
     [
         ([], 'needs OpenVINO: pip install "edgekd[openvino]"'),
-        (["--target", "jetson"], "nothing can be timed here for jetson-orin-nano, since models"),
+        pytest.param(
+            ["--target", "jetson"],
+            "nothing can be timed here for jetson-orin-nano, since models",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_asking_for_openvino_in_vain_is_refused_before_any_work(
@@ -315,7 +319,7 @@ def test_a_killed_run_continues_and_ends_in_the_same_result(compress, compressed
     [
         (["--mean", "0.5", "--std", "0.5,0.5"], "images have 1 channels"),
         pytest.param(["--target", "jetsen"], "did you mean jetson", marks=pytest.mark.slow),
-        (["--recipe", "int8-distiled"], "int8-distilled"),
+        pytest.param(["--recipe", "int8-distiled"], "int8-distilled", marks=pytest.mark.slow),
     ],
 )
 def test_wrong_input_exits_2_in_one_line(compress, work, args, words) -> None:

@@ -88,7 +88,7 @@ def test_wrong_usage_exits_2(run_cli, args: list[str]) -> None:
             ["compress", "m.pt", "--data", "d.npz", "--target", "agx"],
             "which one: jetson-agx-orin-32gb",
         ),
-        (
+        pytest.param(
             [
                 "compress",
                 "m.pt",
@@ -100,6 +100,7 @@ def test_wrong_usage_exits_2(run_cli, args: list[str]) -> None:
                 "w4a8-distilled",
             ],
             "jetson-nano: stages[0]: quantize gains nothing on NVIDIA Jetson Nano",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             ["compress", "m.pt", "--target", "jetson-nano"],

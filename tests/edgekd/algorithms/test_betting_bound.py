@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgekd.algorithms.betting_bound import betting_p_value, betting_upper_bound
 
-TRIALS = 2000
+TRIALS = 1000
 
 
 def drawn(rates: tuple[float, float], count: int, seed: int = 0) -> np.ndarray:

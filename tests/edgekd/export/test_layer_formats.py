@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from marks import with_slow
 from networks import network, quantize
 from onnx import TensorProto, helper, numpy_helper
 
@@ -11,7 +12,7 @@ from edgekd.export.layer_formats import layer_format
 from edgekd.export.quantized_graph import QuantizedGraph
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("runtime", with_slow(["onnxruntime", "tensorrt"], ["tensorrt"]))
 def test_scales_and_bits_are_those_of_the_quantizers(runtime: str) -> None:
     net, inputs = network("resnet")
     entry = {"match": "blocks.1.*", "bits": "w8a8"}
@@ -33,7 +34,10 @@ def test_scales_and_bits_are_those_of_the_quantizers(runtime: str) -> None:
     assert all(layer.weight_scales is None for layer in sums)
 
 
-@pytest.mark.parametrize(("runtime", "bits"), [("onnxruntime", "fp32"), ("tensorrt", "a8")])
+@pytest.mark.parametrize(
+    ("runtime", "bits"),
+    with_slow([("onnxruntime", "fp32"), ("tensorrt", "a8")], [("onnxruntime", "fp32")]),
+)
 def test_products_of_attention_are_listed_and_no_reason_is_empty(runtime: str, bits: str) -> None:
     net, inputs = network("transformer")
     found = quantize(net, *inputs, runtime=runtime)

@@ -39,7 +39,9 @@ def built(name: str, kind: str, thresholds: Thresholds) -> bytes:
     return single_file(segments_of(name, kind), own_spec(exported(name, kind)[1]), thresholds)
 
 
-@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, [("encoder", "onnxruntime")]))
+@pytest.mark.parametrize(
+    ("name", "kind"), with_slow(CASES, [("encoder", "onnxruntime"), ("encoder", "tensorrt")])
+)
 def test_gives_what_the_segments_give(name: str, kind: str) -> None:
     feed = inputs_of(name, 12)
     session = open_session(built(name, kind, [None, None]), kind)

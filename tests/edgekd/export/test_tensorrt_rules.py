@@ -28,7 +28,9 @@ from edgekd.export.tensorrt_rules.operators import unknown_to_oldest
 IDS = [f"{rule}-{spoil.__name__}" for rule, _, spoil in SPOILED]
 
 
-@pytest.mark.parametrize("name", with_slow(NETWORKS, ["hardswish", "concat", "chain", "mlp"]))
+@pytest.mark.parametrize(
+    "name", with_slow(NETWORKS, ["hardswish", "concat", "chain", "mlp", "mobile", "dense_output"])
+)
 def test_our_own_exports_break_no_rule(name: str) -> None:
     assert check_tensorrt(exported(name)) == ()
 

@@ -103,7 +103,8 @@ def test_what_is_masked_does_not_reach_the_embedding() -> None:
     assert np.array_equal(before, after)
 
 
-@pytest.mark.parametrize("name", with_slow(["encoder", "vit"], ["vit"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder", "vit"])
 def test_for_tensorrt_both_products_of_attention_are_quantized(name: str) -> None:
     found, model = journey(name, "tensorrt")
     assert check_tensorrt(model) == ()

@@ -185,7 +185,15 @@ def test_exits_behind_a_quantized_list_of_tokens(tokens: CompressionState) -> No
 @pytest.mark.parametrize(
     "settings",
     [
-        {"rounding": "adaround", "rounding_steps": 3, "bias_correction": True, "equalize": True},
+        pytest.param(
+            {
+                "rounding": "adaround",
+                "rounding_steps": 3,
+                "bias_correction": True,
+                "equalize": True,
+            },
+            marks=pytest.mark.slow,
+        ),
         {"distill": Distill(epochs=1, batch_size=32, feature_weight=1.0), "learn_step_sizes": True},
         {"sensitivity": True, "sensitivity_samples": 16},
     ],

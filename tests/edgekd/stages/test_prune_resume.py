@@ -122,14 +122,15 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [
         ("prune-2.pt2", flipped),
-        pytest.param("prune-2.pt2", None, marks=pytest.mark.slow),
-        pytest.param("prune-2.json", flipped, marks=pytest.mark.slow),
-        pytest.param("prune-2.json", lambda content: content[:-9], marks=pytest.mark.slow),
-        pytest.param("prune-2.json", None, marks=pytest.mark.slow),
+        ("prune-2.pt2", None),
+        ("prune-2.json", flipped),
+        ("prune-2.json", lambda content: content[:-9]),
+        ("prune-2.json", None),
     ],
 )
 def test_a_damaged_file_is_left_alone_with_a_note(
