@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import commands
 import pytest
 
 # Before torch is imported: waiting threads must not spin on a machine that others use too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# For networks as small as here, that cache costs an export a tenth more than it saves.
+os.environ.setdefault("TORCH_FAKE_TENSOR_DISPATCH_CACHE", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # there are as many workers as cores
 
@@ -24,7 +27,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
+PATHS = [str(ROOT), str(ROOT / "cli"), str(ROOT / "hardware")]
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**env: str) -> dict[str, str]:
+    """Return the environment of a command, which finds this checkout's packages first."""
+    paths = [*PATHS, env.pop("PYTHONPATH")] if "PYTHONPATH" in env else PATHS
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "120", **env}
 
 
 @pytest.fixture(scope="session")
@@ -32,28 +42,33 @@ def run_python() -> RunCli:
     """Run a fresh Python that finds the packages of this checkout, whatever is installed."""
 
     def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        paths = [str(ROOT), str(ROOT / "cli"), str(ROOT / "hardware")]
-        paths += [env.pop("PYTHONPATH")] if "PYTHONPATH" in env else []
-        settings = {"PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "120", **env}
         return subprocess.run(
             [sys.executable, *args],
-            env={**os.environ, **settings},
+            env=environment(**env),
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,  # the machine may be busy
+            timeout=commands.TIMEOUT,
         )
 
     return run
 
 
 @pytest.fixture(scope="session")
-def run_cli(run_python: RunCli) -> RunCli:
-    """Run the real command line: ``run_cli("targets", "--json", NO_COLOR="1")``."""
+def run_cli(run_python: RunCli, tmp_path_factory: pytest.TempPathFactory) -> RunCli:
+    """Run the real command line: ``run_cli("targets", "--json", NO_COLOR="1")``.
 
-    def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return run_python("-m", "edgekd_cli", *args, **env)
+    A command that needs torch would import for seconds, so it is forked from a process that has
+    done that. ``fresh=True`` starts a new Python, as does a PYTHONPATH of the test's own.
+    """
+    folder = tmp_path_factory.mktemp("printed")
 
+    def run(*args: str, fresh: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+        if fresh or "PYTHONPATH" in env:
+            return run_python("-m", "edgekd_cli", *args, **env)
+        return commands.run_forked(args, environment(**env), folder)
+
+    commands.start_server(PATHS)
     return run
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compress(run_cli, work: Path):
-    def run(*args: str, out: str = "bundle", **env: str) -> subprocess.CompletedProcess[str]:
+    def run(*args: str, out: str = "bundle", **env: Any) -> subprocess.CompletedProcess[str]:
         return run_cli(
             "compress",
             str(work / "model.pt"),
@@ -77,7 +78,7 @@ def compress(run_cli, work: Path):
 
 @pytest.fixture(scope="module")
 def compressed(compress, work: Path) -> Path:
-    done = compress("--max-drop", "2")
+    done = compress("--max-drop", "2", fresh=True)
     assert done.returncode == 0, done.stderr
     assert "quantize" in done.stdout and "bundle:" in done.stdout
     return work / "bundle"
@@ -318,8 +319,8 @@ def test_a_killed_run_continues_and_ends_in_the_same_result(compress, compressed
     ("args", "words"),
     [
         (["--mean", "0.5", "--std", "0.5,0.5"], "images have 1 channels"),
-        pytest.param(["--target", "jetsen"], "did you mean jetson", marks=pytest.mark.slow),
-        pytest.param(["--recipe", "int8-distiled"], "int8-distilled", marks=pytest.mark.slow),
+        (["--target", "jetsen"], "did you mean jetson"),
+        (["--recipe", "int8-distiled"], "int8-distilled"),
     ],
 )
 def test_wrong_input_exits_2_in_one_line(compress, work, args, words) -> None:

@@ -106,7 +106,7 @@ def test_the_images_are_made_once(compress) -> None:
     ("args", "words"),
     [
         (["--max-drop", "1"], "--max-drop needs --data"),
-        pytest.param(["--max-nfr", "1"], "--max-nfr needs --data", marks=pytest.mark.slow),
+        (["--max-nfr", "1"], "--max-nfr needs --data"),
         (["--mean", "0,0", "--std", "1,1"], "--mean has 2 values, but images have 1 channels"),
     ],
 )

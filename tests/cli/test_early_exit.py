@@ -180,10 +180,7 @@ def test_bench_adds_the_stored_times_of_the_exits(
     ]
 
 
-@pytest.mark.parametrize(
-    "option",
-    [pytest.param(["--single-file"], marks=pytest.mark.slow), ["--exit-data", "more.npz"]],
-)
+@pytest.mark.parametrize("option", [["--single-file"], ["--exit-data", "more.npz"]])
 def test_options_for_exits_need_a_stage_that_makes_them(
     run_cli: Any, work: Path, tmp_path: Path, option: list[str]
 ) -> None:

@@ -88,7 +88,7 @@ def test_wrong_usage_exits_2(run_cli, args: list[str]) -> None:
             ["compress", "m.pt", "--data", "d.npz", "--target", "agx"],
             "which one: jetson-agx-orin-32gb",
         ),
-        pytest.param(
+        (
             [
                 "compress",
                 "m.pt",
@@ -100,29 +100,24 @@ def test_wrong_usage_exits_2(run_cli, args: list[str]) -> None:
                 "w4a8-distilled",
             ],
             "jetson-nano: stages[0]: quantize gains nothing on NVIDIA Jetson Nano",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             ["compress", "m.pt", "--target", "jetson-nano"],
             "recipe int8-data-free for jetson-nano: stages[0]: quantize gains nothing",
-            marks=pytest.mark.slow,
         ),
         (["targets", "show", "./no\nwhere.yaml"], "No such file"),
         (["compress", "m.pt", "--speedup", "0.5"], "--speedup: should be greater than 1, not 0.5"),
-        pytest.param(
+        (
             ["compress", "m.pt", "--latency-ms", "0"],
             "--latency-ms: should be greater than 0",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             ["compress", "m.pt", "--speedup", "2", "--latency-ms", "3"],
             "--speedup and --latency-ms are two budgets for pruning: give one",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             ["compress", "m.pt", "--speedup", "2", "--recipe", "int8-distilled"],
             "--speedup needs a recipe with a prune stage, which int8-distilled does not have",
-            marks=pytest.mark.slow,
         ),
         (["inspect", "nowhere"], "there is no such folder"),
         (["bench", "nowhere.onnx"], "there is no model file"),
