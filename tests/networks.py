@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -365,3 +366,10 @@ def network(name: str, batch: int = 16) -> tuple[nn.Module, Example]:
     """Return a network of ``NETWORKS`` and a batch of inputs for it."""
     make, shapes = NETWORKS[name]
     return build(make), tuple(samples(batch, *shape, seed=i) for i, shape in enumerate(shapes))
+
+
+@cache
+def quantized(name: str, runtime: str = "onnxruntime") -> Quantized:
+    """Return a network of ``NETWORKS`` quantized; it is shared, so callers do not change it."""
+    net, inputs = network(name)
+    return quantize(net, *inputs, runtime=runtime)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from networks import Quantized, network, quantize
+from networks import quantized
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.export.half import to_half
@@ -16,17 +16,9 @@ from edgekd.export.half import to_half
 Model = onnx.ModelProto
 
 
-@cache
-def quantized(name: str) -> Quantized:
-    """Return a network of ``NETWORKS`` quantized for TensorRT; callers do not change it."""
-    net, inputs = network(name)
-    return quantize(net, *inputs, runtime="tensorrt")
-
-
-@cache
 def exported(name: str, opset: int = 17) -> bytes:
-    """Return the same as edgekd writes it."""
-    return quantized(name).onnx(opset)
+    """Return a network of ``NETWORKS``, quantized for TensorRT, as edgekd writes it."""
+    return quantized(name, "tensorrt").onnx(opset)
 
 
 @cache

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import network, quantize
+from networks import quantized
 from onnx import helper
 from tensorrt_graphs import exported, good_block, spoiled, uint8
 
@@ -121,9 +121,8 @@ def test_what_the_oldest_tensorrt_lacks_becomes_a_note() -> None:
 
 
 def test_a_layer_norm_in_parts_is_noted_for_float16() -> None:
-    net, inputs = network("transformer")
-    found = quantize(net, *inputs, runtime="tensorrt")
-    example = tuple(x[:2] for x in inputs)
+    found = quantized("transformer", "tensorrt")
+    example = tuple(x[:2] for x in found.inputs)
     model = export_onnx(found.converted, example, found.spec, opset=17, layer_norm="decomposed")
     (note,) = version_notes(load_profile("jetson"), step(model))
     assert "without --fp16" in note and "layer_norm: operator" in note

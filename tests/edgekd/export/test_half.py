@@ -65,7 +65,7 @@ class Handwritten(nn.Module):
         return torch.softmax(y.masked_fill(y < 0, float("-inf")), -1)
 
 
-@pytest.mark.parametrize("name", with_slow(NETWORKS, ["chain", "hardswish", "concat"]))
+@pytest.mark.parametrize("name", with_slow(NETWORKS, ["chain", "hardswish", "concat", "mobile"]))
 def test_the_answers_stay_and_inputs_and_outputs_are_float32(name: str) -> None:
     found, model = quantized(name), exported(name, 20)
     half = to_half(model)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from marks import with_slow
-from networks import network, quantize
+from networks import network, quantize, quantized
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.export.kernels import LAYERS, read_kernels, read_placement
@@ -39,8 +39,7 @@ def test_scales_and_bits_are_those_of_the_quantizers(runtime: str) -> None:
     with_slow([("onnxruntime", "fp32"), ("tensorrt", "a8")], [("onnxruntime", "fp32")]),
 )
 def test_products_of_attention_are_listed_and_no_reason_is_empty(runtime: str, bits: str) -> None:
-    net, inputs = network("transformer")
-    found = quantize(net, *inputs, runtime=runtime)
+    found = quantized("transformer", runtime)
     model, reasons = found.onnx(), found.placement.reasons
     report = (
         read_kernels(model, reasons)

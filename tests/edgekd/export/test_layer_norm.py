@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from networks import network, nodes_of, quantize, run_onnx, samples, trace
+from networks import network, nodes_of, quantize, quantized, run_onnx, samples, trace
 from torch import Tensor, nn
 
 from edgekd.export.layer_norm import decompose_layer_norms, has_decomposed_layer_norm
@@ -42,8 +42,8 @@ def test_the_parts_compute_the_norm(
 
 
 def test_a_transformer_loads_in_tensorrt_8_5() -> None:
-    net, inputs = network("transformer")
-    found = quantize(net, *inputs, runtime="tensorrt")
+    found = quantized("transformer", "tensorrt")
+    inputs = found.inputs
     example = tuple(x[:2] for x in inputs)
     model = export_onnx(found.converted, example, found.spec, opset=17, layer_norm="decomposed")
     assert unknown_to_oldest(model, 17) == () and check_tensorrt(model) == ()

@@ -92,7 +92,7 @@ def test_a_head_that_reads_floats_leaves_the_link_to_integers() -> None:
     assert count == len(nodes_of(exported("cnn", "tensorrt")[0], "QuantizeLinear"))
 
 
-@pytest.mark.parametrize("kind", with_slow(KINDS, ["tensorrt"]))
+@pytest.mark.parametrize("kind", with_slow(KINDS, ["onnxruntime", "tensorrt"]))
 def test_a_mask_is_computed_again_and_not_passed_on(kind: str) -> None:
     segments = segments_of("encoder", kind)
     inputs = [[v.name for v in onnx.load_from_string(s.model).graph.input] for s in segments]
@@ -100,6 +100,7 @@ def test_a_mask_is_computed_again_and_not_passed_on(kind: str) -> None:
     assert [names[1:] for names in inputs[1:]] == [["mask"], ["mask"]]
 
 
+@pytest.mark.slow
 def test_rows_of_tokens_cross_as_samples() -> None:
     """Linear layers read ``(N * tokens, width)``, but a batch is cut by samples."""
     link = segments_of("encoder", "onnxruntime")[1].link

@@ -21,7 +21,7 @@ from edgekd.prune.analysis import analyse
 from edgekd.prune.surgery import mask_consumers, remove
 
 # Whatever these are made of, others are too.
-SLOW = ("transformer", "vit", "concat", "mlp", "chain", "one_input", "grey")
+SLOW = ("transformer", "vit", "concat", "mlp", "chain", "one_input", "grey", "mobile", "windows")
 
 
 @pytest.mark.parametrize("name", with_slow(PRUNABLE, SLOW))

@@ -1,6 +1,6 @@
 import pytest
 from marks import with_slow
-from networks import NETWORKS, network, quantize
+from networks import NETWORKS, quantized
 from torch import fx
 
 from edgekd.graph.extract import extract
@@ -8,8 +8,7 @@ from edgekd.quantize.blocks import find_blocks
 
 
 def layers_by_block(name: str, runtime: str) -> tuple[list[int], list[str]]:
-    net, inputs = network(name)
-    found = quantize(net, *inputs, runtime=runtime)
+    found = quantized(name, runtime)
     blocks = find_blocks(found.fake)
     return [len(block.weights) for block in blocks], [block.ends[0].op for block in blocks]
 
@@ -39,8 +38,7 @@ def test_a_block_ends_with_the_quantizer_that_the_next_one_reads() -> None:
 @pytest.mark.parametrize("name", with_slow(NETWORKS, NETWORKS.keys() - {"resnet", "transformer"}))
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
 def test_blocks_follow_each_other_and_hold_every_weight(name: str, runtime: str) -> None:
-    net, inputs = network(name)
-    found = quantize(net, *inputs, runtime=runtime)
+    found = quantized(name, runtime)
     blocks = find_blocks(found.fake)
     assert sum(len(block.weights) for block in blocks) == len(found.placement.weights)
     floats = {node.name: node for node in found.graph.graph.nodes}

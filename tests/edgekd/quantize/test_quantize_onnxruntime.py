@@ -20,6 +20,7 @@ from networks import (
     network,
     output_tensors,
     quantize,
+    quantized,
     refresh,
     run_onnx,
     samples,
@@ -36,14 +37,13 @@ from edgekd.quantize.prepare import prepare
 
 ALL_INTEGER = ("chain", "resnet", "mobile", "concat", "hardswish", "two_inputs", "mlp", "signal")
 # Other tests here have what they are made of. A network is slow in all tests: they share it.
-SLOW = ("chain", "concat", "two_inputs", "mlp")
+SLOW = ("chain", "concat", "two_inputs", "mlp", "hardswish")
 FLOAT_REASON = "its output is the model's output, kept in full resolution"
 
 
 @cache
 def journey(name: str) -> tuple[Quantized, bytes, KernelReport]:
-    net, inputs = network(name)
-    found = quantize(net, *inputs)
+    found = quantized(name)
     model = found.onnx()
     return found, model, read_kernels(model, found.placement.reasons)
 

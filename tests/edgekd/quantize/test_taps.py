@@ -1,7 +1,7 @@
 import pytest
 import torch
 from marks import with_slow
-from networks import NETWORKS, network, quantize
+from networks import NETWORKS, quantized
 
 from edgekd.graph.program import output_tensors
 from edgekd.graph.taps import add_taps
@@ -14,8 +14,8 @@ QUICK = {"resnet", "transformer", "two_inputs"}
 @pytest.mark.parametrize("name", with_slow(NETWORKS, NETWORKS.keys() - QUICK))
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
 def test_both_programs_show_the_same_tensors_behind_their_outputs(name: str, runtime: str) -> None:
-    net, inputs = network(name)
-    found = quantize(net, *inputs, runtime=runtime)
+    found = quantized(name, runtime)
+    inputs = found.inputs
     with torch.no_grad():
         student, teacher = (
             m(*inputs)
@@ -31,9 +31,8 @@ def test_both_programs_show_the_same_tensors_behind_their_outputs(name: str, run
 
 
 def test_every_block_but_the_last_has_a_tap_and_training_one_trains_the_other() -> None:
-    net, inputs = network("resnet")
-    found = quantize(net, *inputs)
+    found = quantized("resnet")
     tapped, _ = add_taps(found.fake, found.graph, find_taps(found.fake, found.graph))
-    assert len(tapped(*inputs)) == 1 + len(find_blocks(found.fake)) - 1 == 5
+    assert len(tapped(*found.inputs)) == 1 + len(find_blocks(found.fake)) - 1 == 5
     own, shared = set(found.fake.parameters()), set(tapped.parameters())
     assert shared and shared <= own

@@ -9,7 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from marks import with_slow
-from networks import Quantized, build, conv_bn, cosine, network, quantize, run_onnx, samples
+from networks import (
+    Quantized,
+    build,
+    conv_bn,
+    cosine,
+    network,
+    quantize,
+    quantized,
+    run_onnx,
+    samples,
+)
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -40,7 +50,7 @@ class Graph:
 @cache
 def exported(name: str) -> tuple[Quantized, Graph]:
     net, inputs = network(name)
-    found = quantize(net, *inputs, runtime="tensorrt")
+    found = quantized(name, "tensorrt")
     model = found.onnx()
     (runtime,) = run_onnx(model, found.spec, *inputs)
     (converted,) = found.outputs(found.converted)

@@ -163,6 +163,7 @@ def test_without_a_key_nothing_is_written(state: CompressionState, whole: Compre
     assert groups[0] == groups[1]
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_costs_the_files_only(
     state: CompressionState, whole: CompressionState
 ) -> None:
