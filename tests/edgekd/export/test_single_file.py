@@ -55,10 +55,17 @@ def test_gives_what_the_segments_give(name: str, kind: str) -> None:
     assert set(expected(name, kind, middle, feed)[1]) == {0, 1, 2}
 
 
+@pytest.fixture(scope="module")
+def session() -> onnxruntime.InferenceSession:
+    return open_session(built("encoder", "float", [None, None]))
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=2), st.integers(1, 6))
-def test_a_batch_is_its_samples(thresholds: list[float], count: int) -> None:
-    session, feed = SESSION, inputs_of("encoder", count)
+def test_a_batch_is_its_samples(
+    session: onnxruntime.InferenceSession, thresholds: list[float], count: int
+) -> None:
+    feed = inputs_of("encoder", count)
     level = np.array(thresholds, np.float32)
     together = session.run(["output_0", "exit"], {**feed, "thresholds": level})
     for i in range(count):
@@ -66,9 +73,6 @@ def test_a_batch_is_its_samples(thresholds: list[float], count: int) -> None:
         output, exit = session.run(["output_0", "exit"], {**one, "thresholds": level})
         assert exit[0] == together[1][i]
         np.testing.assert_allclose(output[0], together[0][i], rtol=1e-4, atol=1e-5)
-
-
-SESSION = open_session(built("encoder", "float", [None, None]))
 
 
 def test_thresholds_have_a_default() -> None:
