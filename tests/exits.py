@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from marks import with_slow
 from networks import build, conv_bn, quantize, samples, trace
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -105,6 +106,12 @@ def sentences(count: int, seed: int = 0) -> tuple[Tensor, ...]:
 
 NETWORKS: dict[str, tuple[Any, Any]] = {"cnn": (Cnn, images), "encoder": (Encoder, sentences)}
 KINDS = ("float", "onnxruntime", "tensorrt")
+QUICK = {"cnn": "onnxruntime", "encoder": "float"}
+# Every network with every kind, for ``parametrize``, the others slow.
+CASES = with_slow(
+    [(name, kind) for name in NETWORKS for kind in KINDS],
+    [(name, kind) for name, quick in QUICK.items() for kind in KINDS if kind != quick],
+)
 
 
 @cache

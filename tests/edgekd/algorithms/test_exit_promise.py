@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from cascades import draw
+from marks import with_slow
 
 from edgekd.algorithms.exit_promise import promise, samples_needed, split
 from edgekd.algorithms.exit_search import cheapest_thresholds
@@ -60,7 +61,7 @@ def test_without_the_test_it_would_be_broken() -> None:
     assert false / 40 > 0.5
 
 
-@pytest.mark.parametrize("test", ["betting", "binomial"])
+@pytest.mark.parametrize("test", with_slow(["betting", "binomial"], ["binomial"]))
 def test_a_loss_just_over_the_budget_is_certified_no_more_often_than_allowed(test: str) -> None:
     rng = np.random.default_rng(0)
     made = 0

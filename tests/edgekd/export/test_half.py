@@ -13,6 +13,7 @@ from networks import (
     NETWORKS,
     cosine,
     nodes_of,
+    quantized,
     run_onnx,
     samples,
     trace,
@@ -24,7 +25,6 @@ from tensorrt_graphs import (
     good_block,
     insert,
     node,
-    quantized,
     set_scale,
     store,
 )
@@ -65,9 +65,11 @@ class Handwritten(nn.Module):
         return torch.softmax(y.masked_fill(y < 0, float("-inf")), -1)
 
 
-@pytest.mark.parametrize("name", with_slow(NETWORKS, ["chain", "hardswish", "concat", "mobile"]))
+@pytest.mark.parametrize(
+    "name", with_slow(NETWORKS, ["chain", "hardswish", "concat", "mobile", "transformer"])
+)
 def test_the_answers_stay_and_inputs_and_outputs_are_float32(name: str) -> None:
-    found, model = quantized(name), exported(name, 20)
+    found, model = quantized(name, "tensorrt"), exported(name, 20)
     half = to_half(model)
     assert half.kept == {}
     before = run_onnx(model, found.spec, *found.inputs, optimise=False)

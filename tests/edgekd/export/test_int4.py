@@ -32,7 +32,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", with_slow(NETWORKS, ["clamp"]))
+@pytest.mark.parametrize("name", with_slow(NETWORKS, ["clamp", "transformer"]))
 def test_every_linear_layer_is_one_kernel_and_the_outputs_agree(name: str) -> None:
     make, shape = NETWORKS[name]
     net, x = make(), samples(16, *shape)

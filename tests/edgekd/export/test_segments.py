@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from exits import EXITS, KINDS, NETWORKS, OWN, exported, inputs_of, run, segments_of
+from exits import CASES, EXITS, KINDS, OWN, exported, inputs_of, run, segments_of
 from marks import with_slow
 from networks import nodes_of, samples
 from onnx import TensorProto, helper, numpy_helper
@@ -17,9 +17,6 @@ from edgekd.errors import ExportError
 from edgekd.export.half import to_half
 from edgekd.export.kernels import read_kernels
 from edgekd.export.segments import ExitOutput, Segment, split, without_exits
-
-CASES = [(name, kind) for name in NETWORKS for kind in KINDS]
-SLOW = [("encoder", "onnxruntime"), ("encoder", "tensorrt")]
 
 
 def chain(segments: list[Segment], feed: dict[str, Any], **options: bool) -> dict[str, Any]:
@@ -30,7 +27,7 @@ def chain(segments: list[Segment], feed: dict[str, Any], **options: bool) -> dic
     return values
 
 
-@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, SLOW))
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_the_chain_gives_what_the_whole_model_gives(name: str, kind: str) -> None:
     model, spec = exported(name, kind)
     feed = inputs_of(name, 5)
@@ -45,7 +42,7 @@ def test_the_chain_gives_what_the_whole_model_gives(name: str, kind: str) -> Non
             np.testing.assert_array_equal(optimised[tensor.name], fast[tensor.name])
 
 
-@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, SLOW))
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_segments_say_what_crosses(name: str, kind: str) -> None:
     model, _ = exported(name, kind)
     whole = onnx.load_from_string(model)
@@ -121,7 +118,7 @@ def test_exits_can_be_left_out(kept: list[str]) -> None:
     assert len(layers) == len(set(layers)) < len(nodes_of(model, "Gemm", "Conv"))
 
 
-@pytest.mark.parametrize(("name", "kind"), with_slow(CASES, SLOW))
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_the_model_without_exits_has_no_trace_of_them(name: str, kind: str) -> None:
     model, spec = exported(name, kind)
     bare = without_exits(model, OWN)
@@ -135,6 +132,7 @@ def test_the_model_without_exits_has_no_trace_of_them(name: str, kind: str) -> N
     assert {tensor.name for tensor in proto.graph.initializer} <= read
 
 
+@pytest.mark.slow
 def test_half_precision_crosses_as_it_is() -> None:
     half = to_half(exported("cnn", "tensorrt", 20)[0]).model
     segments = split(half, OWN, [ExitOutput(name) for name in EXITS])

@@ -11,9 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 from exits import (
+    CASES,
     EXITS,
-    KINDS,
-    NETWORKS,
     expected,
     exported,
     inputs_of,
@@ -24,14 +23,12 @@ from exits import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marks import with_slow
 from onnx import numpy_helper
 
 from edgekd.errors import ExportError
 from edgekd.export.single_file import single_file
 from edgekd.spec import ModelSpec, TensorSpec
 
-CASES = [(name, kind) for name in NETWORKS for kind in KINDS]
 Thresholds = list[float | None]
 
 
@@ -39,9 +36,7 @@ def built(name: str, kind: str, thresholds: Thresholds) -> bytes:
     return single_file(segments_of(name, kind), own_spec(exported(name, kind)[1]), thresholds)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), with_slow(CASES, [("encoder", "onnxruntime"), ("encoder", "tensorrt")])
-)
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_gives_what_the_segments_give(name: str, kind: str) -> None:
     feed = inputs_of(name, 12)
     session = open_session(built(name, kind, [None, None]), kind)

@@ -20,7 +20,6 @@ LAYERS, TOKENS, ROWS = 2, 16, 100
 # The encoder is a transformer too. A network is slow in all tests, since they share it.
 # A smaller depthwise network is in the quick tests of test_quantize_onnxruntime.py.
 RUNTIMES = ("onnxruntime", "tensorrt")
-SLOW = [*itertools.product(["vit", "mobilenet"], RUNTIMES), ("encoder", "tensorrt")]
 SMALL = {"width": 32, "depth": LAYERS, "heads": 2, "hidden": 64}
 
 
@@ -55,9 +54,9 @@ def kernels(name: str) -> KernelReport:
     return read_kernels(model, found.placement.reasons)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "runtime"),
-    with_slow(itertools.product(["encoder", "vit", "mobilenet"], RUNTIMES), SLOW),
+    ("name", "runtime"), list(itertools.product(["encoder", "vit", "mobilenet"], RUNTIMES))
 )
 def test_outputs_stay_close_at_every_batch_size(name: str, runtime: str) -> None:
     net, inputs = network(name)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exits import (
-    KINDS,
-    NETWORKS,
+    CASES,
     all_exits,
     expected,
     exported,
@@ -24,17 +23,12 @@ from exits import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marks import with_slow
 
 from edgekd.errors import BundleError, DataError
 from edgekd.runtime import Answer, Cascade, Manifest, Model, load
 from edgekd.runtime.cascade import segment_spec
 from edgekd.runtime.manifest import Deployment
 from edgekd.runtime.opening import check_signature, open_session
-
-# Other tests of this file run a quantized CNN, and test_segments.py what is left out here.
-SLOW = [("cnn", "tensorrt"), ("encoder", "tensorrt"), ("encoder", "onnxruntime")]
-CASES = with_slow([(name, kind) for name in NETWORKS for kind in KINDS], SLOW)
 
 
 def write(out: Path, name: str = "cnn", kind: str = "onnxruntime", **cascade: Any) -> Path:

@@ -295,6 +295,7 @@ def test_a_model_of_one_layer_has_no_place(tmp_path: Path) -> None:
         early_exit.requires(given, stage(at=()))
 
 
+@pytest.mark.slow
 def test_places_without_names_in_the_recipe_are_spread_by_the_targets_figures(
     tmp_path: Path,
 ) -> None:

@@ -134,6 +134,7 @@ def test_every_layer_of_every_segment_runs_on_integers(behind: CompressionState)
     assert all(link is not None and link.dtype in ("int8", "uint8") for link in links)
 
 
+@pytest.mark.slow
 def test_no_segment_breaks_a_rule_of_tensorrt(behind: CompressionState) -> None:
     if behind.profile.runtime != "tensorrt":
         pytest.skip("for TensorRT only")
