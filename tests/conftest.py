@@ -16,7 +16,7 @@ import pytest
 
 # Before torch is imported: waiting threads must not spin on a machine that others use too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# For networks as small as here, that cache costs an export a tenth more than it saves.
+# For networks as small as here, that cache costs more than it saves.
 os.environ.setdefault("TORCH_FAKE_TENSOR_DISPATCH_CACHE", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # there are as many workers as cores
