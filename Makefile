@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv  ## Train a small network, compress it, and show what came out
 	$(BIN)/edgekd demo demo
 
-# Hundreds of commands are started: each compiles edgekd anew where Python may not keep the bytecode.
+# Many processes are started: each compiles edgekd anew where Python may not keep the bytecode.
 test test-slow: export PYTHONDONTWRITEBYTECODE =
 
 test: venv  ## Run the tests (slow ones: make test-slow)

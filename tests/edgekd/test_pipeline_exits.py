@@ -215,7 +215,6 @@ def test_other_thresholds_do_not_train_again(folder: Path, behind: CompressResul
     check_cascade(folder, result)
 
 
-@pytest.mark.slow
 def test_thresholds_from_images_in_folders_leave_out_what_was_seen(folder: Path) -> None:
     given = request(
         folder,
@@ -237,7 +236,6 @@ def test_thresholds_from_images_in_folders_leave_out_what_was_seen(folder: Path)
     check_cascade(folder, result)
 
 
-@pytest.mark.slow
 def test_max_drop_leaves_the_rest_to_the_first_point(folder: Path) -> None:
     result = compress(request(folder, QUANTIZE, EXITS, name="limited", max_drop=15.0))
     lost = result.manifest["stages"][-1]["drop_points"]

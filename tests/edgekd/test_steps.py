@@ -71,7 +71,6 @@ def test_latency_is_measured_only_on_a_machine_like_the_target(tmp_path: Path) -
     )
 
 
-@pytest.mark.slow
 def test_an_overflow_in_float16_is_an_error_that_names_the_layer(tmp_path: Path) -> None:
     net = build(Transformer)
     with torch.no_grad():

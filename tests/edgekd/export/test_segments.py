@@ -132,7 +132,6 @@ def test_the_model_without_exits_has_no_trace_of_them(name: str, kind: str) -> N
     assert {tensor.name for tensor in proto.graph.initializer} <= read
 
 
-@pytest.mark.slow
 def test_half_precision_crosses_as_it_is() -> None:
     half = to_half(exported("cnn", "tensorrt", 20)[0]).model
     segments = split(half, OWN, [ExitOutput(name) for name in EXITS])

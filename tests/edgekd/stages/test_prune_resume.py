@@ -122,15 +122,14 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [
         ("prune-2.pt2", flipped),
-        ("prune-2.pt2", None),
-        ("prune-2.json", flipped),
-        ("prune-2.json", lambda content: content[:-9]),
-        ("prune-2.json", None),
+        pytest.param("prune-2.pt2", None, marks=pytest.mark.slow),
+        pytest.param("prune-2.json", flipped, marks=pytest.mark.slow),
+        pytest.param("prune-2.json", lambda content: content[:-9], marks=pytest.mark.slow),
+        pytest.param("prune-2.json", None, marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_file_is_left_alone_with_a_note(
@@ -163,7 +162,6 @@ def test_without_a_key_nothing_is_written(state: CompressionState, whole: Compre
     assert groups[0] == groups[1]
 
 
-@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_costs_the_files_only(
     state: CompressionState, whole: CompressionState
 ) -> None:
